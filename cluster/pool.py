@@ -1,0 +1,109 @@
+"""Workers as plain processes of this machine, without Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import cast
+
+from cluster.dispatch import Done, Event, Handle, Lost, Ready
+from workers.job import Job, Outcome
+from workers.run import WorkerSettings
+
+
+class ProcessHandle:
+    """A worker process and our end of its pipe."""
+
+    def __init__(
+        self, name: str, process: SpawnProcess, pipe: Connection, device: int | None
+    ) -> None:
+        self.name = name
+        self.process = process
+        self.pipe = pipe
+        #: Index of the GPU it has, if any.
+        self.device = device
+
+    def send(self, job: Job) -> None:
+        """Writes the job to the pipe; a broken one shows as `Lost` at the next look."""
+        try:
+            self.pipe.send(job)
+        except OSError:
+            self.process.kill()
+
+    def kill(self) -> None:
+        """Kills the process and reaps it."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class ProcessFleet:
+    """Starts worker processes; each gets a GPU of its own where there are any."""
+
+    def __init__(self, settings: WorkerSettings, *, num_gpus: int) -> None:
+        self._settings = settings
+        self._context = multiprocessing.get_context("spawn")
+        self._num_gpus = num_gpus
+        self._handles: list[ProcessHandle] = []
+        self._started = 0
+
+    def start(self) -> ProcessHandle:
+        """Starts a process that opens a worker."""
+        self._handles = [handle for handle in self._handles if handle.process.is_alive()]
+        busy = {handle.device for handle in self._handles}
+        device = next((gpu for gpu in range(self._num_gpus) if gpu not in busy), None)
+        self._started += 1
+        name = f"pool-{self._started}"
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_serve, args=(self._settings, name, theirs, device), name=name, daemon=True
+        )
+        process.start()
+        theirs.close()
+        handle = ProcessHandle(name, process, ours, device)
+        self._handles.append(handle)
+        return handle
+
+    def events(self, handles: Sequence[Handle], timeout_s: float) -> list[Event]:
+        """Waits on all pipes; a closed one is a lost worker."""
+        by_pipe = {cast("ProcessHandle", handle).pipe: handle for handle in handles}
+        return [_read(by_pipe[pipe], pipe) for pipe in wait(list(by_pipe), timeout_s)]  # type: ignore[index,arg-type]
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+
+def _read(handle: Handle, pipe: Connection) -> Event:
+    try:
+        message = pipe.recv()
+    except (EOFError, OSError):
+        process = cast("ProcessHandle", handle).process
+        process.join(timeout=5)
+        return Lost(handle, f"worker process ended with exit code {process.exitcode}")
+    if message == "ready":
+        return Ready(handle)
+    if isinstance(message, str):
+        return Lost(handle, message, refused=True)
+    return Done(handle, cast("Outcome", message))
+
+
+def _serve(settings: WorkerSettings, name: str, pipe: Connection, device: int | None) -> None:
+    """The worker process: opens once, then answers jobs until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    try:
+        worker = settings.open(name)
+    except Exception as error:  # noqa: BLE001  (sent to the driver, which raises it)
+        pipe.send(f"{type(error).__name__}: {error}")
+        return
+    pipe.send("ready")
+    while True:
+        try:
+            pipe.send(worker.run(pipe.recv()))
+        except (EOFError, OSError):
+            return  # the driver is gone

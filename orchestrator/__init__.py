@@ -1,0 +1,1 @@
+"""The orchestrator decides which candidates to try, and remembers every one."""

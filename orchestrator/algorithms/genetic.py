@@ -1,0 +1,93 @@
+"""A generational genetic algorithm with elitism (Holland 1975; De Jong 1975; Deb 2001).
+
+Deviations: one child of each crossing is kept; a child that equals a member of its generation or
+of the population is mutated again, since measuring a model twice teaches nothing; members that
+could not be measured have no place in the population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge
+
+from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
+from orchestrator.operators.crossover import Crossover, Sbx
+from orchestrator.operators.mutation import Mutation, Polynomial
+from orchestrator.operators.selection import Selection, Tournament
+from orchestrator.spaces.base import Box, Genome, genome_of
+
+#: Mutations of a child that keeps equalling a known genome before it is let through.
+_MAX_MUTATIONS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Genetic:
+    """Selects, crosses and mutates; the elite survives unchanged and is not measured again."""
+
+    #: Members of the population.
+    population_size: Annotated[int, Ge(2)]
+    #: How parents are chosen.
+    selection: Selection = Tournament()
+    #: How two parents make a child.
+    crossover: Crossover = Sbx()
+    #: How a child is changed.
+    mutation: Mutation = Polynomial()
+    #: Best members that live on; each generation measures `population_size - elites` children.
+    elites: Annotated[int, Ge(0)] = 1
+
+    def __post_init__(self) -> None:
+        if self.elites >= self.population_size:
+            raise ValueError(
+                f"elites: expected fewer than population_size ({self.population_size}), got "
+                f"{self.elites}"
+            )
+
+    def ask(self, box: Box, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
+        """Returns a random generation at first, children of the population afterwards."""
+        if not memory:
+            return [
+                Proposal(genome=genome, operator="sample")
+                for genome in box.sample(rng, self.population_size)
+            ]
+        known = {member.genome for member in memory}
+        children: list[Proposal] = []
+        for _ in range(self.population_size - min(self.elites, len(memory))):
+            child = self._child(box, memory, known, rng)
+            known.add(child.genome)
+            children.append(child)
+        return children
+
+    def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
+        """Keeps the elite and the new generation, best first."""
+        return tuple(ranked([*memory[: self.elites], *evaluated])[: self.population_size])
+
+    def size(self, generation: int) -> int:
+        """The elite is not measured again."""
+        return self.population_size if generation == 1 else self.population_size - self.elites
+
+    def _child(
+        self, box: Box, memory: Memory, known: set[Genome], rng: np.random.Generator
+    ) -> Proposal:
+        fitness = [member.fitness or 0.0 for member in memory]
+        first, second = (memory[index] for index in self.selection(fitness, 2, rng))
+        genes = np.asarray(first.genome)
+        crossed = self.crossover(genes, np.asarray(second.genome), rng)
+        parents = (first.candidate,) if crossed is None else (first.candidate, second.candidate)
+        genes = genes if crossed is None else crossed
+        ranges = np.subtract(box.upper, box.lower)
+        for _ in range(_MAX_MUTATIONS):
+            child = box.repair(self.mutation(genes, ranges, rng))
+            if child not in known:
+                break
+            genes = np.asarray(child)
+        names = [] if crossed is None else [type(self.crossover).__name__.lower()]
+        operator = "+".join([*names, type(self.mutation).__name__.lower()])
+        return Proposal(
+            genome=genome_of(np.asarray(child)),
+            parents=tuple(dict.fromkeys(parents)),
+            operator=operator,
+        )

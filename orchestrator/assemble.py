@@ -1,0 +1,164 @@
+"""Makes the parts of a campaign from its settings, checking all that can be known beforehand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.executor import Executor
+from cluster.provenance import check_packages
+from cluster.resources import Cluster, share
+from evaluators.base import EvaluatorFacts
+from orchestrator import config
+from orchestrator.campaign import Campaign, Limits
+from orchestrator.settings import CampaignSettings
+from orchestrator.spaces.base import Space
+from workers.run import WorkerSettings
+
+
+class CheckError(ValueError):
+    """Something that a campaign needs is not there, or does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A campaign put together, nothing started yet."""
+
+    settings: CampaignSettings
+    space: Space
+    campaign: Campaign
+    facts: EvaluatorFacts
+    #: What decides which candidates come: must not change while a campaign is in the store.
+    search_settings: Mapping[str, Any]
+
+    def worker_settings(self) -> WorkerSettings:
+        """Returns what workers are opened from."""
+        return WorkerSettings(
+            builder=self.space.builder,
+            evaluator=self.settings.evaluate,
+            threads=self.settings.cluster.cpus_per_evaluator,
+            folder=str(Path.cwd()),
+        )
+
+    def open_executor(self) -> Executor:
+        """Starts the evaluators."""
+        from cluster.open import open_executor
+
+        return open_executor(self.settings.cluster, self.worker_settings())
+
+
+def assemble(settings: CampaignSettings) -> Parts:
+    """Opens the space and the tasks.
+
+    Raises:
+        ValueError: naming what is wrong and where.
+    """
+    check_packages()
+    space = settings.space.open(settings.seed)
+    facts = settings.evaluate.check()
+    limits = Limits(
+        generations=settings.budget.generations,
+        evaluations=settings.budget.evaluations,
+        max_attempts=settings.cluster.max_attempts,
+        max_failure_fraction=settings.budget.max_failure_fraction,
+    )
+    campaign = Campaign(
+        space=space,
+        algorithm=settings.search,
+        seed=settings.seed,
+        limits=limits,
+        control=settings.control == "random",
+        tests=settings.evaluate.tests,
+    )
+    return Parts(settings, space, campaign, facts, _search_settings(settings, space, facts))
+
+
+def check_resources(cluster: Cluster) -> str:
+    """Returns how many evaluators there will be, as people say it.
+
+    Raises:
+        ValueError: if the cluster has not enough for what is asked.
+        ExecutorError: if a running cluster cannot be reached.
+    """
+    from cluster.open import available
+
+    num_cpus, num_gpus = available(cluster.address)
+    part = share(cluster, num_cpus=num_cpus, num_gpus=num_gpus)
+    count = 1 if cluster.address == "inline" else part.evaluators
+    return f"{count} with {part.cpus} CPUs and {part.gpus:g} GPUs each"
+
+
+def num_expected(parts: Parts) -> int | None:
+    """Returns how many candidates will be measured in all, if the budget says so."""
+    limits, algorithm = parts.campaign.limits, parts.campaign.algorithm
+    counts = []
+    if limits.evaluations is not None:
+        counts.append(limits.evaluations)
+    if limits.generations is not None:
+        counts.append(sum(algorithm.size(g) for g in range(1, limits.generations + 1)))
+    if not counts:
+        return None
+    return min(counts) * (2 if parts.campaign.control else 1) + len(parts.space.references)
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
+    """Returns a line for each setting that differs, as `key: before -> now`."""
+    lines: list[str] = []
+    for key in sorted(set(stored) | set(now)):
+        where, before, after = f"{at}{key}", stored.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{where}.")
+        elif before != after:
+            lines.append(f"{where}: {json.dumps(before)} -> {json.dumps(after)}")
+    return lines
+
+
+def estimate(parts: Parts) -> dict[str, Any]:
+    """Returns the disk and memory a campaign will need, and what there is.
+
+    Raises:
+        CheckError: if it cannot fit.
+    """
+    facts = parts.space.describe()
+    model_bytes = int(facts.get("model_bytes", 0))
+    # Resident weights, one merged tensor at a time in float32, libraries; sources are shared maps.
+    per_evaluator = model_bytes + model_bytes // 8 + 700_000_000
+    # The folder comes to be on the first run; look where its nearest existing parent is.
+    folder = Path(parts.settings.output_folder).resolve()
+    while not folder.exists():
+        folder = folder.parent
+    disk_free = shutil.disk_usage(folder).free
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * model_bytes > disk_free:
+        raise CheckError(
+            f"output: the result needs {2 * model_bytes:,} bytes in {folder}, {disk_free:,} are free"
+        )
+    if per_evaluator > memory:
+        raise CheckError(
+            f"one evaluator needs about {per_evaluator:,} bytes of memory, this machine has "
+            f"{memory:,}"
+        )
+    return {
+        "memory_per_evaluator": per_evaluator,
+        "memory": memory,
+        "disk": 2 * model_bytes,
+        "disk_free": disk_free,
+    }
+
+
+
+
+def _search_settings(
+    settings: CampaignSettings, space: Space, facts: EvaluatorFacts
+) -> Mapping[str, Any]:
+    full = config.as_dict(settings)
+    return {
+        **{key: full[key] for key in ("seed", "space", "search", "evaluate", "control")},
+        "revisions": dict(space.revisions),
+        "rows": dict(facts.rows),
+    }

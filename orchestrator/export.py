@@ -1,0 +1,84 @@
+"""From a recipe to files: the model's folder, its card, and the recipe in mergekit's format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator import mergekit, yaml_file
+from workers.library import ModelPolicy
+from workers.recipe import MergeRecipe
+
+
+class ExportError(ValueError):
+    """A folder that cannot be written to."""
+
+
+def write_folder(
+    recipe: MergeRecipe, policy: ModelPolicy, folder: Path, *, card: str, replace: bool = False
+) -> None:
+    """Builds a model into a folder; it appears whole or not at all.
+
+    Raises:
+        ExportError: if the folder holds something already and `replace` is false.
+    """
+    refuse_used(folder, replace=replace)
+    from workers.export import write_model
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_model(recipe, policy, partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        write_recipe(recipe, partial / "recipe.yaml")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_recipe(recipe: MergeRecipe, path: Path) -> None:
+    """Writes a recipe as mergekit's YAML."""
+    head = "# Written by shoal. Build it with `shoal merge` or `mergekit-yaml`.\n"
+    if recipe.method == "dare_ties":
+        head += (
+            "# DARE's random masks are not part of this format: recipe.json has the seed, and\n"
+            "# `shoal merge recipe.json` gives this very model.\n"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(head + yaml_file.dump(mergekit.write(recipe)), encoding="utf-8")
+
+
+def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRecipe:
+    """Reads a recipe: mergekit's YAML, or the JSON that lies in exported folders.
+
+    Raises:
+        ValueError: naming what is wrong with it.
+    """
+    if path.suffix == ".json":
+        try:
+            return MergeRecipe.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise mergekit.RecipeError(f"{path} is no recipe: {error}") from error
+    try:
+        return mergekit.read(yaml_file.load(path).data, facts)
+    except mergekit.RecipeError as error:
+        raise mergekit.RecipeError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise mergekit.RecipeError(f"{path} is no recipe in mergekit's format: {error!r}") from error
+
+
+def refuse_used(folder: Path, *, replace: bool) -> None:
+    """Refuses a folder that something would be lost from.
+
+    Raises:
+        ExportError: if the folder exists and is not empty.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{str(folder)!r} is a file, expected a folder to write")
+    if not replace and folder.is_dir() and any(folder.iterdir()):
+        raise ExportError(f"folder {str(folder)!r} is not empty; name a new one, or use --force")

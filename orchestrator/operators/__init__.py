@@ -1,0 +1,1 @@
+"""Evolutionary operators: small records of settings whose calls are pure functions."""

@@ -1,0 +1,71 @@
+"""The campaign as the user writes it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from cluster.resources import Cluster
+from evaluators.base import EvaluatorSettings
+from orchestrator.algorithms.base import Algorithm
+from orchestrator.spaces.base import SpaceSettings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When a campaign ends: whichever limit comes first."""
+
+    #: Generations of the search.
+    generations: Annotated[int, Ge(1)] | None = None
+    #: Candidates that the search may propose; references and control come on top.
+    evaluations: Annotated[int, Ge(1)] | None = None
+    #: Hours of running, over all runs of the campaign; the report comes on top.
+    hours: Annotated[float, Gt(0)] | None = None
+    #: Share of failed candidates at which the campaign gives up, once 8 have ended.
+    max_failure_fraction: Annotated[float, Interval(gt=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        if self.generations is None and self.evaluations is None and self.hours is None:
+            raise ValueError("set at least one of generations, evaluations and hours")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignSettings:
+    """One campaign file."""
+
+    #: The campaign's identity in the store.
+    name: str
+    #: Seed of everything random.
+    seed: Annotated[int, Ge(0)]
+    #: What is searched.
+    space: SpaceSettings
+    #: How it is searched.
+    search: Algorithm
+    #: What a candidate is worth.
+    evaluate: EvaluatorSettings
+    #: When to end.
+    budget: Budget
+    #: `random` measures as many random candidates beside the search, for comparison only.
+    control: Literal["random", "none"] = "none"
+    #: Where it runs.
+    cluster: Cluster = Cluster()
+    #: SQLite file, or postgresql://...
+    store: str = "runs/shoal.db"
+    #: Folder of the result; runs/NAME if null.
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name: expected up to 64 letters, digits, '.', '_' and '-', got {self.name!r}"
+            )
+
+    @property
+    def output_folder(self) -> str:
+        """Where the result goes."""
+        return self.output if self.output is not None else f"runs/{self.name}"

@@ -1,0 +1,1 @@
+"""Spaces: what may be searched, and how a genome becomes a recipe."""

@@ -1,0 +1,1 @@
+"""The population database: every campaign, candidate, attempt and score."""

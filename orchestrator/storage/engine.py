@@ -1,0 +1,191 @@
+"""Opening the database: SQLite in a file by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Engine, create_engine, event, inspect, select, text
+
+from orchestrator.storage import schema
+
+#: Milliseconds a reader or writer waits for another.
+_BUSY_TIMEOUT_MS = 30_000
+
+
+class StoreError(ValueError):
+    """A store that cannot be used; the message says which and what to do."""
+
+
+def is_server(url: str) -> bool:
+    """Whether a store is a database server rather than a file."""
+    return url.startswith(("postgresql:", "postgres:", "postgresql+"))
+
+
+def open_for_writing(url: str) -> Engine:
+    """Opens a store, making its file, folder and tables if there are none.
+
+    Raises:
+        StoreError: if it cannot be opened or was written by a newer version.
+    """
+    if is_server(url):
+        engine = _server_engine(url)
+    else:
+        path = _file(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(f"sqlite:///{path}")
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+    _check(engine, url, create=True)
+    return engine
+
+
+def open_for_reading(url: str) -> Engine:
+    """Opens an existing store so that nothing can be changed and the writer is never held up.
+
+    Raises:
+        StoreError: if there is none.
+    """
+    if is_server(url):
+        engine = _server_engine(url).execution_options(postgresql_readonly=True)
+    else:
+        path = _file(url)
+        if not path.is_file():
+            raise StoreError(f"there is no store {str(path)!r} (from {Path.cwd()})")
+        engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
+    _check(engine, url, create=False)
+    return engine
+
+
+def lock(engine: Engine, url: str, campaign: str) -> Callable[[], None]:
+    """Takes a campaign for this process; the lock ends with the process, however it dies.
+
+    Returns:
+        What gives the lock back.
+
+    Raises:
+        StoreError: if another process has it.
+    """
+    refusal = (
+        f"campaign {campaign!r} is being run by another process; wait for it, or stop it first"
+    )
+    if is_server(url):
+        connection = engine.connect()
+        query = text("SELECT pg_try_advisory_lock(:key)")
+        if not connection.execute(query, {"key": _lock_key(campaign)}).scalar():
+            connection.close()
+            raise StoreError(refusal)
+        return connection.close
+    file = _lock_file(url, campaign).open("w")
+    for patience in (0.1, 0.2, 0.4, 0.0):  # a reader may be looking just now
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if not patience:
+                file.close()
+                raise StoreError(refusal) from error
+            time.sleep(patience)
+
+    def release() -> None:
+        Path(file.name).unlink(missing_ok=True)
+        file.close()
+
+    return release
+
+
+def is_locked(engine: Engine, url: str, campaign: str) -> bool:
+    """Whether a process is running this campaign."""
+    if is_server(url):
+        key = {"key": _lock_key(campaign)}
+        with engine.connect() as connection:
+            free = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar()
+            if free:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+            return not free
+    path = _lock_file(url, campaign)
+    if not path.is_file():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _lock_key(campaign: str) -> int:
+    return int(hashlib.blake2b(campaign.encode(), digest_size=7).hexdigest(), 16)
+
+
+def _lock_file(url: str, campaign: str) -> Path:
+    path = _file(url)
+    return path.with_name(f"{path.name}.{_lock_key(campaign):x}.lock")
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///")).expanduser().resolve()
+
+
+def _server_engine(url: str) -> Engine:
+    _, _, rest = url.partition("://")
+    try:
+        engine = create_engine(f"postgresql+psycopg://{rest}")
+        with engine.connect():
+            return engine
+    except ImportError as error:
+        raise StoreError("a PostgreSQL store needs psycopg: pip install 'shoal[postgres]'") from error
+    except Exception as error:
+        cause = str(error).splitlines()[0]
+        raise StoreError(f"cannot open store {_without_password(url)!r}: {cause}") from error
+
+
+def _without_password(url: str) -> str:
+    head, _, host = url.rpartition("@")
+    return f"{head.partition(':')[0]}://...@{host}" if head else url
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    del record
+    connection.isolation_level = None  # transactions are begun by us, below
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",  # readers never wait for the writer, nor it for them
+        "synchronous = FULL",  # an outcome that was recorded survives a power cut
+        "foreign_keys = ON",
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Any) -> None:
+    """Takes the write lock at once: a reader that turns writer half-way could only fail."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _check(engine: Engine, url: str, *, create: bool) -> None:
+    try:
+        tables = inspect(engine).get_table_names()
+    except Exception as error:
+        raise StoreError(f"{url!r} is not a shoal store: {error}") from error
+    if "about" not in tables:
+        if tables or not create:
+            raise StoreError(f"{_without_password(url)!r} is a database, but not a shoal store")
+        with engine.begin() as connection:
+            schema.metadata.create_all(connection)
+            connection.execute(
+                schema.about.insert().values(schema_version=schema.SCHEMA_VERSION)
+            )
+        return
+    with engine.connect() as connection:
+        found = cast("int", connection.execute(select(schema.about.c.schema_version)).scalar_one())
+    if found != schema.SCHEMA_VERSION:
+        raise StoreError(
+            f"store {_without_password(url)!r} has schema {found}, this shoal knows "
+            f"{schema.SCHEMA_VERSION}; use the shoal that wrote it"
+        )

@@ -1,0 +1,309 @@
+"""Reading a store while a campaign runs, without ever holding up its writer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, func, select
+
+from evaluators.base import Rows, TaskScore
+from orchestrator.storage import engine as engines
+from orchestrator.storage.engine import StoreError
+from orchestrator.storage.packing import unpack
+from orchestrator.storage.schema import attempt, campaign, candidate, parentage, score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRecord:
+    """A candidate as the store knows it."""
+
+    id: str
+    role: str
+    number: int
+    generation: int
+    name: str
+    state: str
+    fitness: float | None
+    operator: str
+    genome: Sequence[float] | None
+    recipe: Mapping[str, Any]
+    parents: Sequence[str]
+    scores: Mapping[str, TaskScore]
+    test: Mapping[str, TaskScore]
+    test_fitness: float | None
+
+    @property
+    def label(self) -> str:
+        """What people call it: a reference's name, else its id."""
+        return self.name or self.id
+
+
+class Reader:
+    """A store opened for reading.
+
+    Raises:
+        StoreError: if there is no such store.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = engines.open_for_reading(url)
+        self._url = url
+
+    def names(self) -> list[str]:
+        """Returns the campaigns' names, the last started first."""
+        query = select(campaign.c.name).order_by(campaign.c.started_at.desc())
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """Returns a campaign's settings, defaults resolved."""
+        with self._engine.connect() as connection:
+            found: Mapping[str, Any] = json.loads(self._campaign(connection, name).settings)
+            return found
+
+    def versions(self, name: str) -> Mapping[str, str]:
+        """Returns the software versions a campaign was started with."""
+        with self._engine.connect() as connection:
+            found: Mapping[str, str] = json.loads(self._campaign(connection, name).versions)
+            return found
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Returns how far a campaign is, as `shoal status --json` prints it."""
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            evaluated, failed = self._counts(connection, row.id)
+            in_flight = select(func.count()).where(
+                attempt.c.campaign == row.id, attempt.c.state == "open"
+            )
+            running = row.state == "running" and engines.is_locked(self._engine, self._url, name)
+            state = row.state if running or row.state != "running" else "interrupted"
+            best = self._ranked(connection, row.id, 1)
+            return {
+                "campaign": row.name,
+                "state": state,
+                "reason": row.reason,
+                "generation": row.generation,
+                "evaluated": evaluated,
+                "failed": failed,
+                "in_flight": connection.execute(in_flight).scalar_one() if running else 0,
+                "best": _best_of(best[0]) if best else None,
+                "started_at": _iso(row.started_at),
+                "elapsed_s": round(row.elapsed_s, 3),
+                "evaluations_per_hour": _per_hour(evaluated, row.elapsed_s),
+            }
+
+    def best(self, name: str, num: int) -> list[CandidateRecord]:
+        """Returns the best candidates by fitness; the control takes no part."""
+        with self._engine.connect() as connection:
+            return self._ranked(connection, self._campaign(connection, name).id, num)
+
+    def references(self, name: str) -> list[CandidateRecord]:
+        """Returns the models that candidates are compared with."""
+        return self._role(name, "reference", by_fitness=False)
+
+    def best_control(self, name: str) -> CandidateRecord | None:
+        """Returns the best of the random search that ran beside, if one did."""
+        found = self._role(name, "control", by_fitness=True, num=1)
+        return found[0] if found and found[0].fitness is not None else None
+
+    def candidate(self, name: str, candidate_id: str) -> CandidateRecord:
+        """Returns a candidate by its id, or a reference by its name.
+
+        Raises:
+            StoreError: if there is none.
+        """
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            by_name = and_(candidate.c.name == candidate_id, candidate.c.role == "reference")
+            query = select(candidate).where(
+                candidate.c.campaign == row.id, (candidate.c.id == candidate_id) | by_name
+            )
+            found = connection.execute(query).first()
+            if found is None:
+                raise StoreError(f"campaign {name!r} has no candidate {candidate_id!r}")
+            return self._records(connection, row.id, [found])[0]
+
+    def attempts(self, name: str, candidate_id: str) -> list[dict[str, Any]]:
+        """Returns every attempt at a candidate, in order."""
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            query = (
+                select(attempt)
+                .where(attempt.c.campaign == row.id, attempt.c.candidate == candidate_id)
+                .order_by(attempt.c.id)
+            )
+            return [_attempt_of(one) for one in connection.execute(query)]
+
+    def history(self, name: str) -> list[tuple[str, str, float]]:
+        """Returns (role, candidate, fitness) of every measurement, in the order of recording."""
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            query = (
+                select(candidate.c.role, candidate.c.id, attempt.c.fitness)
+                .join_from(
+                    attempt,
+                    candidate,
+                    and_(
+                        candidate.c.campaign == attempt.c.campaign,
+                        candidate.c.id == attempt.c.candidate,
+                    ),
+                )
+                .where(
+                    attempt.c.campaign == row.id,
+                    attempt.c.rows == "search",
+                    attempt.c.state == "scored",
+                )
+                .order_by(attempt.c.sequence)
+            )
+            return [(one.role, one.id, one.fitness) for one in connection.execute(query)]
+
+    def failures(self, name: str, num: int) -> list[tuple[str, int]]:
+        """Returns the most frequent causes of failure with their counts."""
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            count = func.count().label("num")
+            query = (
+                select(attempt.c.cause, count)
+                .where(attempt.c.campaign == row.id, attempt.c.state == "failed")
+                .group_by(attempt.c.cause)
+                .order_by(count.desc())
+                .limit(num)
+            )
+            return [(one.cause, one.num) for one in connection.execute(query)]
+
+    def _campaign(self, connection: Connection, name: str) -> Any:
+        row = connection.execute(select(campaign).where(campaign.c.name == name)).first()
+        if row is None:
+            from evaluators.registry import nearest
+
+            names = list(connection.execute(select(campaign.c.name)).scalars())
+            raise StoreError(f"no campaign {name!r} in store {self._url!r}; {nearest(name, names)}")
+        return row
+
+    def _counts(self, connection: Connection, campaign_id: int) -> tuple[int, int]:
+        query = select(
+            func.coalesce(func.sum(case((candidate.c.state == "scored", 1), else_=0)), 0),
+            func.coalesce(func.sum(case((candidate.c.state == "failed", 1), else_=0)), 0),
+        ).where(candidate.c.campaign == campaign_id)
+        scored, failed = connection.execute(query).one()
+        return int(scored), int(failed)
+
+    def _role(
+        self, name: str, role: str, *, by_fitness: bool, num: int | None = None
+    ) -> list[CandidateRecord]:
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            order = (
+                [candidate.c.fitness.desc().nulls_last(), candidate.c.number]
+                if by_fitness
+                else [candidate.c.number]
+            )
+            query = (
+                select(candidate)
+                .where(candidate.c.campaign == row.id, candidate.c.role == role)
+                .order_by(*order)
+                .limit(num)
+            )
+            return self._records(connection, row.id, connection.execute(query).all())
+
+    def _ranked(self, connection: Connection, campaign_id: int, num: int) -> list[CandidateRecord]:
+        # Among equals the search comes before the references, then the elder: as the campaign says.
+        order = [
+            candidate.c.fitness.desc(),
+            case((candidate.c.role == "search", 0), else_=1),
+            candidate.c.number,
+        ]
+        query = (
+            select(candidate)
+            .where(
+                candidate.c.campaign == campaign_id,
+                candidate.c.state == "scored",
+                candidate.c.role != "control",
+            )
+            .order_by(*order)
+            .limit(num)
+        )
+        return self._records(connection, campaign_id, connection.execute(query).all())
+
+    def _records(
+        self, connection: Connection, campaign_id: int, rows: Sequence[Any]
+    ) -> list[CandidateRecord]:
+        return [self._record(connection, campaign_id, row) for row in rows]
+
+    def _record(self, connection: Connection, campaign_id: int, row: Any) -> CandidateRecord:
+        parents = select(parentage.c.parent).where(
+            parentage.c.campaign == campaign_id, parentage.c.child == row.id
+        )
+        test = select(attempt.c.fitness).where(
+            attempt.c.campaign == campaign_id,
+            attempt.c.candidate == row.id,
+            attempt.c.rows == "test",
+            attempt.c.state == "scored",
+        )
+        return CandidateRecord(
+            id=row.id,
+            role=row.role,
+            number=row.number,
+            generation=row.generation,
+            name=row.name,
+            state=row.state,
+            fitness=row.fitness,
+            operator=row.operator,
+            genome=None if row.genome is None else json.loads(row.genome),
+            recipe=json.loads(row.recipe),
+            parents=list(connection.execute(parents.order_by(parentage.c.place)).scalars()),
+            scores=_scores(connection, campaign_id, row.id, "search"),
+            test=_scores(connection, campaign_id, row.id, "test"),
+            test_fitness=connection.execute(test).scalar(),
+        )
+
+
+def _scores(
+    connection: Connection, campaign_id: int, candidate_id: str, rows: Rows
+) -> dict[str, TaskScore]:
+    query = select(score).where(
+        score.c.campaign == campaign_id, score.c.candidate == candidate_id, score.c.rows == rows
+    )
+    return {
+        row.task: TaskScore(
+            value=row.value,
+            stderr=row.stderr,
+            documents=row.documents,
+            weight=row.weight,
+            per_document=unpack(row.per_document),
+        )
+        for row in connection.execute(query.order_by(score.c.task))
+    }
+
+
+def _best_of(record: CandidateRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "fitness": record.fitness,
+        "scores": {task: one.value for task, one in record.scores.items()},
+    }
+
+
+def _attempt_of(row: Any) -> dict[str, Any]:
+    return {
+        "rows": row.rows,
+        "number": row.number,
+        "state": row.state,
+        "worker": row.worker,
+        "started_at": _iso(row.started_at),
+        "seconds": row.seconds,
+        "stage": row.stage,
+        "cause": row.cause,
+    }
+
+
+def _per_hour(evaluated: int, elapsed_s: float) -> float:
+    return round(3600 * evaluated / elapsed_s, 1) if elapsed_s > 0 else 0.0
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

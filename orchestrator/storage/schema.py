@@ -1,0 +1,148 @@
+"""The tables. What cannot be true is refused by the database itself."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+#: Raised by one with each change of the tables.
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+about = Table("about", metadata, Column("schema_version", Integer, nullable=False))
+
+campaign = Table(
+    "campaign",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("settings", Text, nullable=False),  # JSON, defaults resolved
+    Column("search_settings", Text, nullable=False),  # JSON: what must not change on resume
+    Column("versions", Text, nullable=False),  # JSON
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("generation", Integer, nullable=False, server_default=text("0")),
+    Column("started_at", Float, nullable=False),  # seconds since 1970, UTC
+    Column("elapsed_s", Float, nullable=False, server_default=text("0")),
+    CheckConstraint(
+        "state IN ('running', 'finished', 'stopped', 'interrupted')", name="campaign_state"
+    ),
+    CheckConstraint("elapsed_s >= 0", name="campaign_elapsed"),
+)
+
+candidate = Table(
+    "candidate",
+    metadata,
+    Column("campaign", Integer, ForeignKey("campaign.id"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("genome", Text),  # JSON list of numbers; null for references
+    Column("recipe", Text, nullable=False),  # JSON
+    Column("digest", Text, nullable=False),  # of the recipe
+    Column("operator", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="proposed"),
+    Column("fitness", Float),
+    PrimaryKeyConstraint("campaign", "id"),
+    UniqueConstraint("campaign", "role", "number"),
+    CheckConstraint("role IN ('reference', 'search', 'control')", name="candidate_role"),
+    CheckConstraint("state IN ('proposed', 'scored', 'failed')", name="candidate_state"),
+    CheckConstraint("(state = 'scored') = (fitness IS NOT NULL)", name="candidate_scored"),
+    CheckConstraint("(genome IS NULL) = (role = 'reference')", name="candidate_genome"),
+    CheckConstraint("number >= 1 AND generation >= 0", name="candidate_numbers"),
+)
+Index("candidate_by_fitness", candidate.c.campaign, candidate.c.fitness)
+
+parentage = Table(
+    "parentage",
+    metadata,
+    Column("campaign", Integer, nullable=False),
+    Column("child", Text, nullable=False),
+    Column("place", Integer, nullable=False),  # 0 for the first parent
+    Column("parent", Text, nullable=False),
+    PrimaryKeyConstraint("campaign", "child", "place"),
+    ForeignKeyConstraint(["campaign", "child"], ["candidate.campaign", "candidate.id"]),
+    ForeignKeyConstraint(["campaign", "parent"], ["candidate.campaign", "candidate.id"]),
+    CheckConstraint("child <> parent", name="parentage_others"),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("campaign", Integer, nullable=False),
+    Column("candidate", Text, nullable=False),
+    Column("rows", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("state", Text, nullable=False, server_default="open"),
+    Column("sequence", Integer),  # place in the order of recorded outcomes
+    Column("fitness", Float),
+    Column("seconds", Float),
+    Column("worker", Text),
+    Column("stage", Text),
+    Column("cause", Text),
+    Column("retryable", Integer),
+    ForeignKeyConstraint(["campaign", "candidate"], ["candidate.campaign", "candidate.id"]),
+    UniqueConstraint("campaign", "sequence"),
+    CheckConstraint("rows IN ('search', 'test')", name="attempt_rows"),
+    CheckConstraint("state IN ('open', 'scored', 'failed', 'lost')", name="attempt_state"),
+    CheckConstraint("(state = 'scored') = (fitness IS NOT NULL)", name="attempt_scored"),
+    CheckConstraint("(state = 'failed') = (cause IS NOT NULL)", name="attempt_failed"),
+    CheckConstraint(
+        "(state IN ('scored', 'failed')) = (sequence IS NOT NULL)", name="attempt_recorded"
+    ),
+)
+Index(
+    "attempt_one_open",
+    attempt.c.campaign,
+    attempt.c.candidate,
+    attempt.c.rows,
+    unique=True,
+    sqlite_where=text("state = 'open'"),
+    postgresql_where=text("state = 'open'"),
+)
+Index(
+    "attempt_one_scored",
+    attempt.c.campaign,
+    attempt.c.candidate,
+    attempt.c.rows,
+    unique=True,
+    sqlite_where=text("state = 'scored'"),
+    postgresql_where=text("state = 'scored'"),
+)
+
+score = Table(
+    "score",
+    metadata,
+    Column("campaign", Integer, nullable=False),
+    Column("candidate", Text, nullable=False),
+    Column("rows", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("stderr", Float),
+    Column("documents", Integer, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("per_document", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("campaign", "candidate", "rows", "task"),
+    ForeignKeyConstraint(["campaign", "candidate"], ["candidate.campaign", "candidate.id"]),
+    CheckConstraint("rows IN ('search', 'test')", name="score_rows"),
+    CheckConstraint("documents >= 0", name="score_documents"),
+)

@@ -1,0 +1,1 @@
+"""Builders turn recipes into models in memory."""

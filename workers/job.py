@@ -1,0 +1,60 @@
+"""What travels to a worker and what comes back. Plain values, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from evaluators.base import Rows, Score
+from workers.recipe import MergeRecipe
+
+#: Where an attempt failed. `worker` means that the process or its node was lost.
+Stage = Literal["start", "build", "evaluate", "worker"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt at measuring one candidate on one kind of rows."""
+
+    candidate: str
+    #: Counts from 1 for each candidate and kind of rows.
+    attempt: int
+    rows: Rows
+    recipe: MergeRecipe
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes this job unique in its campaign."""
+        return (self.candidate, self.rows, self.attempt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """An attempt that measured its candidate."""
+
+    candidate: str
+    attempt: int
+    rows: Rows
+    score: Score
+    #: Wall time in the worker, building and evaluating.
+    seconds: float
+    #: Which worker did it, for records.
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An attempt that did not: where, why, and whether another attempt may fare better."""
+
+    candidate: str
+    attempt: int
+    rows: Rows
+    stage: Stage
+    cause: str
+    #: True for what may pass (a lost worker, a timeout, no memory), False for what will repeat.
+    retryable: bool
+    seconds: float
+    worker: str
+
+
+Outcome: TypeAlias = Scored | Failed

@@ -1,0 +1,1 @@
+"""Merge methods: each one module, headed by its paper."""
