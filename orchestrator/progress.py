@@ -25,23 +25,24 @@ class ProgressView:
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     _bar: Progress | None = None
     _task: TaskID | None = None
-    _started: float = 0.0
+    #: When the first outcome of this run came: starting up is not counted as slowness.
+    _first_at: float | None = None
     _done_before: int = 0
+    _done_at_first: int = 0
     _last_line: float = 0.0
 
     def on_start(self, state: State, resumed: int) -> None:
         """Says whether the campaign is new or goes on."""
         if resumed and state.phase != "done":
-            self.console.print(
+            self._say(
                 f"{self.name}: going on after {state.num_scored + state.num_failed} candidates "
                 f"of generation {state.generation}; nothing recorded is done again"
             )
-        self._started = time.monotonic()
         self._done_before = state.num_scored + state.num_failed
 
     def on_workers(self, slots: int) -> None:
         """Opens the bar."""
-        self.console.print(f"{self.name}: starting {slots} evaluator{'s' if slots > 1 else ''}")
+        self._say(f"{self.name}: starting {slots} evaluator{'s' if slots > 1 else ''}")
         if self.console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
@@ -61,7 +62,7 @@ class ProgressView:
         if isinstance(outcome, Failed):
             again = "" if final else "; will be tried again"
             cause = outcome.cause.splitlines()[0][:200]
-            self.console.print(
+            self._say(
                 f"{self.name}: {outcome.candidate} failed in {outcome.stage}: {cause}{again}"
             )
         text = self._text(state)
@@ -70,14 +71,17 @@ class ProgressView:
             self._bar.update(self._task, completed=done, generation=state.generation, text=text)
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self.console.print(f"{self.name}: generation {state.generation}, {text}")
+            self._say(f"{self.name}: generation {state.generation}, {text}")
 
     def on_interrupt(self, in_flight: int) -> None:
         """Says what happens now."""
-        self.console.print(
+        self._say(
             f"{self.name}: stopping; nothing new is started, {in_flight} in flight may end "
             "(press again to leave at once, nothing recorded is lost)"
         )
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -95,8 +99,9 @@ class ProgressView:
             parts.append(f"best {winner.fitness:.4f} ({label})")
         if state.num_failed:
             parts.append(f"{state.num_failed} failed")
-        seconds = time.monotonic() - self._started
-        fresh = done - self._done_before
+        if self._first_at is None:
+            self._first_at, self._done_at_first = time.monotonic(), done
+        seconds, fresh = time.monotonic() - self._first_at, done - self._done_at_first
         if fresh > 0 and seconds > 0:
             rate = fresh / seconds
             parts.append(f"{3600 * rate:.0f}/h")

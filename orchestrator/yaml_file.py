@@ -13,6 +13,14 @@ import yaml
 Place: TypeAlias = tuple[str | int, ...]
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes equal lists out each time: anchors help machines, not readers."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
 class YamlError(ValueError):
     """A file that is not the YAML it should be."""
 
@@ -71,7 +79,7 @@ def parse(text: str) -> Any:
 
 def dump(data: Any) -> str:
     """Writes plain data, keys in the order given."""
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(data, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, Select, and_, case, func, select
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.storage import engine as engines
@@ -81,7 +81,7 @@ class Reader:
             )
             running = row.state == "running" and engines.is_locked(self._engine, self._url, name)
             state = row.state if running or row.state != "running" else "interrupted"
-            best = self._ranked(connection, row.id, 1)
+            best = connection.execute(_by_rank(row.id).limit(1)).first()
             return {
                 "campaign": row.name,
                 "state": state,
@@ -90,7 +90,7 @@ class Reader:
                 "evaluated": evaluated,
                 "failed": failed,
                 "in_flight": connection.execute(in_flight).scalar_one() if running else 0,
-                "best": _best_of(best[0]) if best else None,
+                "best": _best_of(connection, best) if best is not None else None,
                 "started_at": _iso(row.started_at),
                 "elapsed_s": round(row.elapsed_s, 3),
                 "evaluations_per_hour": _per_hour(evaluated, row.elapsed_s),
@@ -211,23 +211,8 @@ class Reader:
             return self._records(connection, row.id, connection.execute(query).all())
 
     def _ranked(self, connection: Connection, campaign_id: int, num: int) -> list[CandidateRecord]:
-        # Among equals the search comes before the references, then the elder: as the campaign says.
-        order = [
-            candidate.c.fitness.desc(),
-            case((candidate.c.role == "search", 0), else_=1),
-            candidate.c.number,
-        ]
-        query = (
-            select(candidate)
-            .where(
-                candidate.c.campaign == campaign_id,
-                candidate.c.state == "scored",
-                candidate.c.role != "control",
-            )
-            .order_by(*order)
-            .limit(num)
-        )
-        return self._records(connection, campaign_id, connection.execute(query).all())
+        rows = connection.execute(_by_rank(campaign_id).limit(num)).all()
+        return self._records(connection, campaign_id, rows)
 
     def _records(
         self, connection: Connection, campaign_id: int, rows: Sequence[Any]
@@ -280,12 +265,30 @@ def _scores(
     }
 
 
-def _best_of(record: CandidateRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "fitness": record.fitness,
-        "scores": {task: one.value for task, one in record.scores.items()},
-    }
+def _by_rank(campaign_id: int) -> Select[Any]:
+    """Among equals the search comes before the references, then the elder: as the campaign says."""
+    order = [
+        candidate.c.fitness.desc(),
+        case((candidate.c.role == "search", 0), else_=1),
+        candidate.c.number,
+    ]
+    return (
+        select(candidate)
+        .where(
+            candidate.c.campaign == campaign_id,
+            candidate.c.state == "scored",
+            candidate.c.role != "control",
+        )
+        .order_by(*order)
+    )
+
+
+def _best_of(connection: Connection, row: Any) -> dict[str, Any]:
+    query = select(score.c.task, score.c.value).where(
+        score.c.campaign == row.campaign, score.c.candidate == row.id, score.c.rows == "search"
+    )
+    scores = connection.execute(query.order_by(score.c.task))
+    return {"id": row.id, "fitness": row.fitness, "scores": {one.task: one.value for one in scores}}
 
 
 def _attempt_of(row: Any) -> dict[str, Any]:
