@@ -38,6 +38,6 @@ def check_packages() -> None:
         if found != home:
             owners = metadata.packages_distributions().get(name, ["an unknown distribution"])
             raise RuntimeError(
-                f"package {name!r} is imported from {found}, not from shoal's {home}; it belongs to "
-                f"{', '.join(owners)}: uninstall that, or give shoal an environment of its own"
+                f"package {name!r} is imported from {found}, not from shoal's {home}; it "
+                f"belongs to {', '.join(owners)}: uninstall that, or give shoal an environment of its own"
             )

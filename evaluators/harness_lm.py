@@ -78,7 +78,8 @@ class ResidentLM(HFLM):  # type: ignore[misc]
             max(members, key=lambda i: len(encoded[i][1])): members for members in groups.values()
         }
         order = sorted(
-            leaders, key=lambda i: (-len(encoded[i][0] + encoded[i][1]), encoded[i][0] + encoded[i][1])
+            leaders,
+            key=lambda i: (-len(encoded[i][0] + encoded[i][1]), encoded[i][0] + encoded[i][1]),
         )
         size = int(self.batch_size)
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
@@ -112,9 +113,7 @@ class ResidentLM(HFLM):  # type: ignore[misc]
         leaders: dict[int, list[int]],
         encoded: Sequence[tuple[list[int], list[int]]],
     ) -> Batch:
-        inputs = [
-            (encoded[i][0] + encoded[i][1])[-(self.max_length + 1) :][:-1] for i in chunk
-        ]
+        inputs = [(encoded[i][0] + encoded[i][1])[-(self.max_length + 1) :][:-1] for i in chunk]
         tokens = torch.zeros((len(chunk), max(map(len, inputs))), dtype=torch.long)
         rows: list[int] = []
         positions: list[int] = []
@@ -130,8 +129,14 @@ class ResidentLM(HFLM):  # type: ignore[misc]
                 targets += continuation
                 member += [len(requests)] * len(continuation)
                 requests.append(request)
-        index = [torch.tensor(part, device=self.device) for part in (rows, positions, targets, member)]
-        return Batch(tokens.to(self.device), *index, tuple(requests))
+        return Batch(
+            tokens=tokens.to(self.device),
+            rows=torch.tensor(rows, device=self.device),
+            positions=torch.tensor(positions, device=self.device),
+            targets=torch.tensor(targets, device=self.device),
+            member=torch.tensor(member, device=self.device),
+            requests=tuple(requests),
+        )
 
     def _score_batch(self, batch: Batch) -> tuple[list[float], list[bool]]:
         logits = self._model_call(batch.tokens)  # (rows, length, vocabulary)

@@ -300,9 +300,7 @@ def _metric_key(objective: Objective, metrics: Mapping[str, Any]) -> str:
     """Returns the "metric,filter" meant by the objective's metric."""
     if objective.metric in metrics:
         return objective.metric
-    found = [
-        key for key in metrics if key.partition(",")[0] == objective.metric and "," in key
-    ]
+    found = [key for key in metrics if key.partition(",")[0] == objective.metric and "," in key]
     if f"{objective.metric},none" in found:
         return f"{objective.metric},none"
     if len(found) == 1:

@@ -39,7 +39,7 @@ class LmHarness:
 
     #: Tasks of the fitness: the search rows.
     tasks: Annotated[tuple[Objective, ...], MinLen(1)]
-    #: Tasks of the report, never selected on. A bare name takes the metric that all of `tasks` share.
+    #: Tasks of the report, never selected on. A bare name takes the metric that all `tasks` share.
     test: tuple[Objective | str, ...] = ()
     #: Folder with the campaign's own task files; searched before lm-eval's own tasks.
     include_path: str | None = None
@@ -47,7 +47,7 @@ class LmHarness:
     limit: Annotated[int, Ge(1)] | None = None
     #: Examples in the prompt; null leaves it to each task.
     num_fewshot: Annotated[int, Ge(0)] | None = None
-    #: Requests in one forward pass. In bf16 scores depend on it slightly, so it is part of the search.
+    #: Requests in one forward pass. In bf16 it can change a score, so it is part of the search.
     batch_size: Annotated[int, Ge(1)] = 64
     #: Longest context in tokens; null takes the model's own.
     max_length: Annotated[int, Ge(2)] | None = None

@@ -42,16 +42,12 @@ class Registry:
         """
         address = self.addresses.get(name, name if ":" in name else None)
         if address is None:
-            raise UnknownNameError(
-                f"unknown {self.noun} {name!r}; {nearest(name, self.addresses)}"
-            )
+            raise UnknownNameError(f"unknown {self.noun} {name!r}; {nearest(name, self.addresses)}")
         module_name, _, attribute = address.partition(":")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            raise UnknownNameError(
-                f"{self.noun} {name!r} cannot be imported: {error}"
-            ) from error
+            raise UnknownNameError(f"{self.noun} {name!r} cannot be imported: {error}") from error
         if not isinstance(found, type):
             raise UnknownNameError(f"{self.noun} {name!r} is not a class")
         return found

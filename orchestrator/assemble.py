@@ -136,7 +136,8 @@ def estimate(parts: Parts) -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 2 * model_bytes > disk_free:
         raise CheckError(
-            f"output: the result needs {2 * model_bytes:,} bytes in {folder}, {disk_free:,} are free"
+            f"output: the result needs {2 * model_bytes:,} bytes in {folder}, "
+            f"{disk_free:,} are free"
         )
     if per_evaluator > memory:
         raise CheckError(
@@ -149,8 +150,6 @@ def estimate(parts: Parts) -> dict[str, Any]:
         "disk": 2 * model_bytes,
         "disk_free": disk_free,
     }
-
-
 
 
 def _search_settings(

@@ -327,7 +327,9 @@ def _start_tests(campaign: Campaign, step: Step) -> Step:
         return replace(step, state=state)
     finalists = [state.winner.candidate]
     finalists += [one for one in state.candidates.values() if one.role == "reference"]
-    finalists += [state.best[role].candidate for role in ("search", "control") if role in state.best]
+    finalists += [
+        state.best[role].candidate for role in ("search", "control") if role in state.best
+    ]
     jobs = [
         Job(candidate=one.id, attempt=1, rows="test", recipe=one.recipe)
         for one in {one.id: one for one in finalists}.values()
@@ -340,4 +342,3 @@ def _start_tests(campaign: Campaign, step: Step) -> Step:
 def _rng(campaign: Campaign, role: Role, generation: int) -> np.random.Generator:
     """Randomness is derived from its place, never stored: resuming needs nothing."""
     return np.random.default_rng([campaign.seed, _STREAMS[role], generation])
-

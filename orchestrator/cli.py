@@ -14,7 +14,7 @@ from orchestrator import exit_codes
 
 if TYPE_CHECKING:
     from orchestrator.settings import CampaignSettings
-    from orchestrator.storage.reader import CandidateRecord, Reader
+    from orchestrator.storage.reader import Reader
 
 app = typer.Typer(
     name="shoal",
@@ -34,11 +34,10 @@ StoreUrl = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Name = Annotated[str, typer.Argument(help="Campaign.", show_default=False)]
-AnyName = Annotated[
-    str | None, typer.Argument(help="Campaign; the one started last if left out.")
-]
+AnyName = Annotated[str | None, typer.Argument(help="Campaign; the one started last if left out.")]
 CandidateId = Annotated[
-    str, typer.Argument(metavar="ID", help="Candidate's id, or a reference's name.", show_default=False)
+    str,
+    typer.Argument(metavar="ID", help="Candidate's id, or a reference's name.", show_default=False),
 ]
 
 _STORE = "runs/shoal.db"
@@ -89,7 +88,7 @@ def check(file: File, overrides: Overrides = None, as_json: Json = False) -> Non
 @app.command()
 def run(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
     """Start a campaign, or go on where it stopped."""
-    _run(_settings(file, overrides), as_json, f"shoal run {file}")
+    _run(_settings(file, overrides), as_json)
 
 
 @app.command()
@@ -99,7 +98,7 @@ def resume(name: Name, store: StoreUrl = _STORE, as_json: Json = False) -> None:
 
     stored = dict(_reader(store).settings(name))
     settings = config.from_dict({**stored, "store": store}, origin=f"campaign {name}")
-    _run(settings, as_json, f"shoal resume {name}")
+    _run(settings, as_json)
 
 
 @app.command()
@@ -132,7 +131,9 @@ def best(
 
 
 @app.command()
-def show(name: Name, candidate: CandidateId, store: StoreUrl = _STORE, as_json: Json = False) -> None:
+def show(
+    name: Name, candidate: CandidateId, store: StoreUrl = _STORE, as_json: Json = False
+) -> None:
     """Show a candidate: genome, recipe, parents, attempts, scores."""
     from orchestrator import views
 
@@ -162,7 +163,9 @@ def export(
 
 @app.command()
 def merge(
-    recipe: Annotated[Path, typer.Argument(help="mergekit-style YAML or recipe.json.", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Argument(help="mergekit-style YAML or recipe.json.", show_default=False)
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False)],
     seed: Annotated[int, typer.Option(help="Seed of random masks (DARE).", min=0)] = 0,
     allow_pickle: Annotated[bool, typer.Option(help="Read pickled weights.")] = False,
@@ -201,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = exit_codes.INTERRUPTED
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (what is not explained is raised again)
         code = _explain(error)
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else exit_codes.OK)
@@ -227,10 +230,10 @@ def _explain(error: Exception) -> int:
     raise error
 
 
-def _run(settings: CampaignSettings, as_json: bool, again: str) -> None:
+def _run(settings: CampaignSettings, as_json: bool) -> None:
     from orchestrator import commands
 
-    raise typer.Exit(commands.run(settings, as_json=as_json, again=again))
+    raise typer.Exit(commands.run(settings, as_json=as_json))
 
 
 def _settings(file: Path, overrides: list[str] | None) -> CampaignSettings:
@@ -252,7 +255,9 @@ def _last(reader: Reader) -> str:
     return names[0]
 
 
-def _print(found: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
+def _print(
+    found: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]
+) -> None:
     _out(json.dumps(found) if as_json else "\n".join(lines(found)))
 
 

@@ -53,19 +53,24 @@ def check_lines(found: dict[str, Any]) -> list[str]:
     documents = ", ".join(f"{task} {count}" for task, count in found["documents"].items())
     return [
         f"campaign    {found['campaign']}: all found, nothing run",
-        f"models      {space['architecture']}, {space['layers']} layers, "
-        f"{space['parameters']:,} parameters, {space['dtype']}, vocabulary {space['vocabulary']}",
+        (
+            f"models      {space['architecture']}, {space['layers']} layers, "
+            f"{space['parameters']:,} parameters, {space['dtype']}, "
+            f"vocabulary {space['vocabulary']}"
+        ),
         f"space       {space['genes']} genes; layer groups {groups}",
         f"documents   {documents}",
         f"candidates  {found['candidates'] or 'as many as time allows'}",
         f"evaluators  {found['evaluators']}",
-        f"memory      about {_size(needs['memory_per_evaluator'])} an evaluator of "
-        f"{_size(needs['memory'])}",
+        (
+            f"memory      about {_size(needs['memory_per_evaluator'])} an evaluator of "
+            f"{_size(needs['memory'])}"
+        ),
         f"disk        about {_size(needs['disk'])} of {_size(needs['disk_free'])} free",
     ]
 
 
-def run(settings: CampaignSettings, *, as_json: bool, again: str) -> int:
+def run(settings: CampaignSettings, *, as_json: bool) -> int:
     """Runs a campaign to its end and writes its result; returns the exit code."""
     with _mistakes():
         parts = assemble.assemble(settings)
@@ -77,14 +82,14 @@ def run(settings: CampaignSettings, *, as_json: bool, again: str) -> int:
             changed = assemble.differences(known.search_settings, parts.search_settings)
             if changed:
                 _say(
-                    f"shoal: campaign {settings.name!r} is in {settings.store} with another search; "
-                    "give this one another name, or undo:\n  " + "\n  ".join(changed)
+                    f"shoal: campaign {settings.name!r} is in {settings.store} with another "
+                    "search; give this one another name, or undo:\n  " + "\n  ".join(changed)
                 )
                 return exit_codes.CHANGED_SEARCH
             store.reopen(config.as_dict(settings))
         else:
             store.create(config.as_dict(settings), parts.search_settings, versions())
-        return _drive(parts, store, known.elapsed_s if known else 0.0, as_json, again)
+        return _drive(parts, store, known.elapsed_s if known else 0.0, as_json)
 
 
 def export(
@@ -163,8 +168,9 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
         return found
 
 
-def _drive(parts: Parts, store: Store, elapsed_s: float, as_json: bool, again: str) -> int:
+def _drive(parts: Parts, store: Store, elapsed_s: float, as_json: bool) -> int:
     settings = parts.settings
+    again = f"shoal resume {settings.name} --store {settings.store}"
     view = ProgressView(settings.name, assemble.num_expected(parts))
     driver = Driver(
         campaign=parts.campaign,
@@ -185,7 +191,9 @@ def _drive(parts: Parts, store: Store, elapsed_s: float, as_json: bool, again: s
         view.close()
         store.end("interrupted", f"{type(error).__name__}: {error}", driver.elapsed_s())
         _say(f"shoal: {error}\n{settings.name}: go on with: {again}")
-        return exit_codes.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exit_codes.OUR_FAULT
+        return (
+            exit_codes.INTERRUPTED if isinstance(error, KeyboardInterrupt) else exit_codes.OUR_FAULT
+        )
     finally:
         view.close()
     return _finish(parts, store, state, driver.elapsed_s(), as_json)
@@ -197,7 +205,9 @@ def _finish(parts: Parts, store: Store, state: State, elapsed_s: float, as_json:
     store.end("stopped" if failed else "finished", state.stop, elapsed_s)
     reader = Reader(settings.store)
     if failed:
-        causes = "\n".join(f"  {count}x {cause}" for cause, count in reader.failures(settings.name, 3))
+        causes = "\n".join(
+            f"  {count}x {cause}" for cause, count in reader.failures(settings.name, 3)
+        )
         _say(f"shoal: {state.num_failed} candidates failed, too many to go on:\n{causes}")
         return exit_codes.TOO_MANY_FAILURES
     result = report.collect(reader, settings)
@@ -273,4 +283,3 @@ def _size(num_bytes: int) -> str:
 
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
-

@@ -57,7 +57,9 @@ class _Reader:
     def fail(self, place: Place, message: str) -> ConfigError:
         """Returns the error to raise for a mistake at a place."""
         dotted = ".".join(str(part) for part in place)
-        return ConfigError(f"{self.document.where(place)}: {dotted + ': ' if dotted else ''}{message}")
+        return ConfigError(
+            f"{self.document.where(place)}: {dotted + ': ' if dotted else ''}{message}"
+        )
 
     def plug_in(self, registry: Registry, data: Any, place: Place) -> Any:
         """Returns the component that a section with a `kind` describes."""
@@ -80,10 +82,10 @@ class _Reader:
                 raise self.fail((*place, key), f"unknown key; {nearest(key, fields)}")
         for name, one in fields.items():
             if name not in section and _is_required(one):
-                raise self.fail(place, f"{name} is missing: {_docs(cls).get(name, '')}".rstrip(": "))
-        values = {
-            name: self.value(hints[name], section[name], (*place, name)) for name in section
-        }
+                raise self.fail(
+                    place, f"{name} is missing: {_docs(cls).get(name, '')}".rstrip(": ")
+                )
+        values = {name: self.value(hints[name], section[name], (*place, name)) for name in section}
         try:
             return cls(**values)
         except ValueError as error:
@@ -267,7 +269,7 @@ def _docs(cls: type) -> dict[str, str]:
 
 
 def _known_part(location: Sequence[str | int], data: Any) -> Place:
-    """Drops what pydantic adds to a location (names of union members), keeps what is in the data."""
+    """Drops what pydantic adds to a location (names of union members)."""
     place: list[str | int] = []
     for part in location:
         inside_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
@@ -297,7 +299,9 @@ def _with(data: Any, keys: Sequence[str], value: Any, override: str) -> Any:
         return value
     if isinstance(data, list):
         if not keys[0].isdigit() or int(keys[0]) >= len(data):
-            raise ConfigError(f"--set {override!r}: {keys[0]!r} is no place in a list of {len(data)}")
+            raise ConfigError(
+                f"--set {override!r}: {keys[0]!r} is no place in a list of {len(data)}"
+            )
         position = int(keys[0])
         inner = _with(data[position], keys[1:], value, override)
         return [*data[:position], inner, *data[position + 1 :]]

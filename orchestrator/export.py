@@ -69,7 +69,9 @@ def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRec
     except mergekit.RecipeError as error:
         raise mergekit.RecipeError(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise mergekit.RecipeError(f"{path} is no recipe in mergekit's format: {error!r}") from error
+        raise mergekit.RecipeError(
+            f"{path} is no recipe in mergekit's format: {error!r}"
+        ) from error
 
 
 def refuse_used(folder: Path, *, replace: bool) -> None:

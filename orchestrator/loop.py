@@ -202,7 +202,7 @@ class Driver:
             elif digest != candidate.recipe.digest():
                 raise MismatchError(
                     f"candidate {candidate.id} is not the one in the store: this version of shoal "
-                    "or numpy proposes differently; go on with the version that started the campaign"
+                    "or numpy proposes differently; go on with the one that started the campaign"
                 )
         if new:
             self.store.add(new, step.state.generation)

@@ -44,9 +44,7 @@ def write(recipe: MergeRecipe) -> dict[str, Any]:
     return config
 
 
-def read(
-    data: Any, facts: Callable[[str], tuple[int, str]], *, seed: int = 0
-) -> MergeRecipe:
+def read(data: Any, facts: Callable[[str], tuple[int, str]], *, seed: int = 0) -> MergeRecipe:
     """Makes a recipe of mergekit's configuration.
 
     Args:
@@ -105,8 +103,7 @@ class _Part:
         for parameter in parameters:
             holders = sources if parameter.per == "source" else [None]
             given[parameter.name] = [
-                _filtered(parameter.name, self._value(holder, parameter.name))
-                for holder in holders
+                _filtered(parameter.name, self._value(holder, parameter.name)) for holder in holders
             ]
         filters = dict.fromkeys(
             module for values in given.values() for value in values for module, _ in value
@@ -119,7 +116,9 @@ class _Part:
             for one in values
             for _, value in one
         )
-        edges = [(layer, layer + 1) for layer in layers] if has_gradient else [(self.start, self.stop)]
+        edges = (
+            [(layer, layer + 1) for layer in layers] if has_gradient else [(self.start, self.stop)]
+        )
         return [
             Slice(
                 start=start,
@@ -139,7 +138,9 @@ class _Part:
         if value is None:
             if name == "density":
                 return 1.0
-            raise RecipeError(f"parameters: {name!r} is missing" + (f" for {model!r}" if model else ""))
+            raise RecipeError(
+                f"parameters: {name!r} is missing" + (f" for {model!r}" if model else "")
+            )
         return value
 
 
@@ -169,9 +170,7 @@ def _parts(
     return parts
 
 
-def _models(
-    entries: Any, base: Any, known: Sequence[str]
-) -> dict[str, Mapping[str, Any]]:
+def _models(entries: Any, base: Any, known: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """Returns model -> its parameters; the base is no source unless it has some."""
     models: dict[str, Mapping[str, Any]] = {}
     for entry in entries:
@@ -229,7 +228,9 @@ def _pick(pairs: list[tuple[str | None, Any]], module: str | None) -> Any:
     for known, value in pairs:
         if known is None or known == module:
             return value
-    raise RecipeError(f"parameters: no value for tensors outside of {[known for known, _ in pairs]}")
+    raise RecipeError(
+        f"parameters: no value for tensors outside of {[known for known, _ in pairs]}"
+    )
 
 
 def _number(name: str, value: Any, share: float) -> float:

@@ -53,7 +53,11 @@ class ProgressView:
                 transient=True,
             )
             self._task = self._bar.add_task(
-                "", total=self.expected, completed=self._done_before, generation=0, text="loading models"
+                "",
+                total=self.expected,
+                completed=self._done_before,
+                generation=0,
+                text="loading models",
             )
             self._bar.start()
 
@@ -62,9 +66,7 @@ class ProgressView:
         if isinstance(outcome, Failed):
             again = "" if final else "; will be tried again"
             cause = outcome.cause.splitlines()[0][:200]
-            self._say(
-                f"{self.name}: {outcome.candidate} failed in {outcome.stage}: {cause}{again}"
-            )
+            self._say(f"{self.name}: {outcome.candidate} failed in {outcome.stage}: {cause}{again}")
         text = self._text(state)
         if self._bar is not None and self._task is not None:
             done = state.num_scored + state.num_failed

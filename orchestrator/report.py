@@ -165,7 +165,10 @@ def markdown(result: Result, picture: str) -> str:
         _optimism(result),
     ]
     if result.failures:
-        parts += ["## Failures", _table(["cause", "times"], [[c, str(n)] for c, n in result.failures])]
+        parts += [
+            "## Failures",
+            _table(["cause", "times"], [[c, str(n)] for c, n in result.failures]),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -180,9 +183,11 @@ def card(result: Result, record: CandidateRecord, folder: str) -> str:
     parts = [
         "\n".join(front),
         f"# {result.settings.name}: candidate {record.label}",
-        f"A `{recipe.method}` merge of {', '.join(f'`{one}`' for one in recipe.sources)} over "
-        f"`{recipe.base}`, found by shoal in generation {record.generation} "
-        f"(made by {record.operator}, parents: {lineage}; seed {result.settings.seed}).",
+        (
+            f"A `{recipe.method}` merge of {', '.join(f'`{one}`' for one in recipe.sources)} over "
+            f"`{recipe.base}`, found by shoal in generation {record.generation} "
+            f"(made by {record.operator}, parents: {lineage}; seed {result.settings.seed})."
+        ),
         "## Scores",
         _table(["rows", "task", "value", "95% interval", "documents"], _score_rows(record)),
         "" if record.test else "This candidate was not measured on test rows.",
@@ -192,15 +197,19 @@ def card(result: Result, record: CandidateRecord, folder: str) -> str:
         "## Measure it yourself" if command else "",
         f"```\n{command}\n```" if command else "",
         "## Recipe",
-        "`recipe.yaml` rebuilds this model with `shoal merge` or `mergekit-yaml`; `recipe.json` is "
-        "the same recipe in full precision with the seed of its masks.",
+        (
+            "`recipe.yaml` rebuilds this model with `shoal merge` or `mergekit-yaml`; "
+            "`recipe.json` is the same recipe in full precision with the seed of its masks."
+        ),
         "## Software",
         ", ".join(f"{name} {version}" for name, version in result.versions.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def draw(history: Sequence[tuple[str, str, float]], references: Sequence[CandidateRecord], path: Path) -> None:
+def draw(
+    history: Sequence[tuple[str, str, float]], references: Sequence[CandidateRecord], path: Path
+) -> None:
     """Draws fitness over evaluations: every candidate, the best so far, and the references."""
     import matplotlib as mpl
 
@@ -218,7 +227,9 @@ def draw(history: Sequence[tuple[str, str, float]], references: Sequence[Candida
         axes.plot(numbers, best, color=colour, drawstyle="steps-post", label=f"best of {label}")
     measured = [one for one in references if one.fitness is not None]
     for index, reference in enumerate(measured):
-        axes.axhline(reference.fitness or 0.0, color=f"C{index + 1}", ls="--", lw=1, label=reference.label)
+        axes.axhline(
+            reference.fitness or 0.0, color=f"C{index + 1}", ls="--", lw=1, label=reference.label
+        )
     axes.set(xlabel="evaluations", ylabel="fitness on the search rows")
     axes.legend(fontsize="small", loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +288,11 @@ def _score_rows(record: CandidateRecord) -> list[list[str]]:
 def _optimism(result: Result) -> str:
     """Search minus test, where the two are comparable: as many tasks, each a mean."""
     winner = result.winner
-    if winner.test_fitness is None or winner.fitness is None or len(winner.test) != len(winner.scores):
+    if (
+        winner.test_fitness is None
+        or winner.fitness is None
+        or len(winner.test) != len(winner.scores)
+    ):
         return ""
     gap = winner.fitness - winner.test_fitness
     return (
@@ -288,4 +303,6 @@ def _optimism(result: Result) -> str:
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

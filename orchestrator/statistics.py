@@ -50,9 +50,9 @@ def paired_difference(
     return total, _percentiles(draws)
 
 
-def _resampled_means(values: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Sequence[
-    np.ndarray[tuple[int], np.dtype[np.float64]]
-]:
+def _resampled_means(
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+) -> Sequence[np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """Returns the means of resampled rows; values (rows, documents) -> (rows, draws)."""
     rng = np.random.default_rng(_SEED)
     num = values.shape[1]

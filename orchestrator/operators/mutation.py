@@ -63,7 +63,7 @@ class Gaussian:
 def _chosen(
     genes: Genes, probability: float | None, rng: np.random.Generator
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Chooses which genes change: at least one, since a copy of a parent would be a wasted trial."""
+    """Chooses which genes change: at least one, since a copy would be a wasted trial."""
     chance = probability if probability is not None else 1.0 / genes.size
     chosen = rng.random(genes.shape) < chance
     forced = rng.integers(genes.size)

@@ -23,9 +23,7 @@ SELECTIONS = Registry(
 class Selection(Protocol):
     """Draws parents."""
 
-    def __call__(
-        self, fitness: Sequence[float], num: int, rng: np.random.Generator
-    ) -> list[int]:
+    def __call__(self, fitness: Sequence[float], num: int, rng: np.random.Generator) -> list[int]:
         """Returns the indices of `num` parents, with repetition.
 
         `fitness` is sorted, best first, ties by age; higher is better.
@@ -40,9 +38,7 @@ class Tournament:
     #: Members in a tournament; more select harder.
     size: Annotated[int, Ge(1)] = 2
 
-    def __call__(
-        self, fitness: Sequence[float], num: int, rng: np.random.Generator
-    ) -> list[int]:
+    def __call__(self, fitness: Sequence[float], num: int, rng: np.random.Generator) -> list[int]:
         """Draws entrants with repetition; the population is sorted, so the lowest index wins."""
         entrants = rng.integers(len(fitness), size=(num, self.size))
         return [int(index) for index in entrants.min(axis=1)]
@@ -55,9 +51,7 @@ class Truncation:
     #: Share of the population that may become parents.
     share: Annotated[float, Interval(gt=0, le=1)] = 0.5
 
-    def __call__(
-        self, fitness: Sequence[float], num: int, rng: np.random.Generator
-    ) -> list[int]:
+    def __call__(self, fitness: Sequence[float], num: int, rng: np.random.Generator) -> list[int]:
         """Draws uniformly from the best."""
         best = max(1, round(self.share * len(fitness)))
         return [int(index) for index in rng.integers(best, size=num)]

@@ -7,10 +7,11 @@ filter. Weights are not normalised by default, because the best found summed to 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
@@ -161,11 +162,14 @@ class MergeSpace:
         for start, stop in self._edges:
             for module in self._filters():
                 for parameter in self._facts.parameters:
-                    low, high = self._settings.bounds.get(
-                        parameter.name, parameter.default_bounds
-                    )
+                    low, high = self._settings.bounds.get(parameter.name, parameter.default_bounds)
                     for holder in self._holders(parameter):
-                        parts = (parameter.name, holder, f"layers {start}-{stop - 1}", module or "rest")
+                        parts = (
+                            parameter.name,
+                            holder,
+                            f"layers {start}-{stop - 1}",
+                            module or "rest",
+                        )
                         names.append(" ".join(part for part in parts if part))
                         lower.append(low)
                         upper.append(high)
@@ -190,7 +194,7 @@ class MergeSpace:
 def _edges(num_layers: int, groups: int) -> list[tuple[int, int]]:
     """Cuts layers into consecutive groups whose sizes differ by at most one."""
     cuts = [round(group * num_layers / groups) for group in range(groups + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))
 
 
 def _check_bounds(
@@ -207,7 +211,7 @@ def _check_bounds(
                 f"bounds.{name}: expected [low, high] with low < high, got [{low}, {high}]"
             )
         for edge in (low, high):
-            if not cast("Parameter", parameters[name]).accepts(edge):
+            if not parameters[name].accepts(edge):
                 raise ValueError(
                     f"bounds.{name}: {edge} is outside what {method} accepts, "
                     f"{parameters[name].describe()}"

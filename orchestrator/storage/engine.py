@@ -51,7 +51,7 @@ def open_for_reading(url: str) -> Engine:
         StoreError: if there is none.
     """
     if is_server(url):
-        engine = _server_engine(url).execution_options(postgresql_readonly=True)
+        engine = _server_engine(url)
     else:
         path = _file(url)
         if not path.is_file():
@@ -138,7 +138,9 @@ def _server_engine(url: str) -> Engine:
         with engine.connect():
             return engine
     except ImportError as error:
-        raise StoreError("a PostgreSQL store needs psycopg: pip install 'shoal[postgres]'") from error
+        raise StoreError(
+            "a PostgreSQL store needs psycopg: pip install 'shoal[postgres]'"
+        ) from error
     except Exception as error:
         cause = str(error).splitlines()[0]
         raise StoreError(f"cannot open store {_without_password(url)!r}: {cause}") from error
@@ -178,9 +180,7 @@ def _check(engine: Engine, url: str, *, create: bool) -> None:
             raise StoreError(f"{_without_password(url)!r} is a database, but not a shoal store")
         with engine.begin() as connection:
             schema.metadata.create_all(connection)
-            connection.execute(
-                schema.about.insert().values(schema_version=schema.SCHEMA_VERSION)
-            )
+            connection.execute(schema.about.insert().values(schema_version=schema.SCHEMA_VERSION))
         return
     with engine.connect() as connection:
         found = cast("int", connection.execute(select(schema.about.c.schema_version)).scalar_one())

@@ -265,5 +265,3 @@ def _outcome(row: Any, tasks: Mapping[str, TaskScore]) -> Outcome:
     if row.state == "scored":
         return Scored(score=Score(fitness=row.fitness, tasks=tasks), **common)
     return Failed(stage=row.stage, cause=row.cause, retryable=bool(row.retryable), **common)
-
-

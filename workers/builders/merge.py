@@ -33,7 +33,10 @@ class MergeBuilder:
         self._device = device
         dtype = getattr(torch, settings.dtype)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=trust, use_safetensors=_safetensors_or_any(settings)
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust,
+            use_safetensors=_safetensors_or_any(settings),
         )
         self.language = Language(
             model=model.to(device).eval(),
@@ -96,7 +99,7 @@ class TensorMerge:
         """Returns one merged tensor in the recipe's type.
 
         Raises:
-            ValueError: if the shapes or the recipe's values do not fit, or the result is not finite.
+            ValueError: if shapes or values do not fit, or the result is not finite.
         """
         base = self._base.tensor(name)
         if not base.is_floating_point():
@@ -157,8 +160,7 @@ def _check_options(recipe: MergeRecipe, facts: MethodFacts) -> None:
         raise ValueError(f"{recipe.method} has no option {unknown[0]!r}")
     if facts.num_sources not in (None, len(recipe.sources)):
         raise ValueError(
-            f"{recipe.method} merges exactly {facts.num_sources} sources, got "
-            f"{len(recipe.sources)}"
+            f"{recipe.method} merges exactly {facts.num_sources} sources, got {len(recipe.sources)}"
         )
 
 

@@ -30,9 +30,7 @@ class DareTies:
         return inputs.base.add(total, alpha=inputs.options["lambda"])
 
 
-def drop(
-    delta: torch.Tensor, density: float, uniforms: torch.Tensor, rescale: str
-) -> torch.Tensor:
+def drop(delta: torch.Tensor, density: float, uniforms: torch.Tensor, rescale: str) -> torch.Tensor:
     """Keeps entries whose uniform number is below `density` in (0, 1] and rescales them.
 
     Raises:

@@ -8,13 +8,14 @@ more than one were the best found (Akiba et al. 2024, https://arxiv.org/abs/2403
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 
 from workers.methods.base import Inputs
 
 
 class Ties:
-    """theta_0 + lambda * sum of the trimmed, weighted task vectors that agree with the elected sign."""
+    """theta_0 + lambda * sum of the trimmed, weighted task vectors of the elected sign."""
 
     def merge(self, inputs: Inputs) -> torch.Tensor:
         """Trims each task vector to its density, then elects and sums."""
