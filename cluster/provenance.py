@@ -39,5 +39,6 @@ def check_packages() -> None:
             owners = metadata.packages_distributions().get(name, ["an unknown distribution"])
             raise RuntimeError(
                 f"package {name!r} is imported from {found}, not from shoal's {home}; it "
-                f"belongs to {', '.join(owners)}: uninstall that, or give shoal an environment of its own"
+                f"belongs to {', '.join(owners)}: uninstall that, or give shoal "
+                "an environment of its own"
             )

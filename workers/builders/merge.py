@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from evaluators.base import Language
 from workers.builders.settings import MergeSettings
 from workers.library import ModelError, Weights, locate
-from workers.methods.base import Inputs, Method
+from workers.methods.base import Inputs, Method, TaskVector
 from workers.methods.registry import METHODS, MethodFacts
 from workers.recipe import MergeRecipe
 
@@ -43,6 +45,7 @@ class MergeBuilder:
             tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=trust),
         )
         self._sources: dict[str, Weights] = {}
+        self._vectors = VectorCache()
         self._targets = self._find_targets()
 
     def build(self, recipe: MergeRecipe) -> Language:
@@ -53,7 +56,7 @@ class MergeBuilder:
         """
         if recipe.dtype != self._settings.dtype:
             raise ValueError(f"recipe is {recipe.dtype}, the resident model {self._settings.dtype}")
-        merge = TensorMerge(recipe, self._open, self._device)
+        merge = TensorMerge(recipe, self._open, self._device, self._vectors)
         with torch.inference_mode():
             for name, target in self._targets.items():
                 target.copy_(merge.tensor(name))
@@ -80,12 +83,56 @@ class MergeBuilder:
         return {name: resident[name] for name in resident if name in stored}
 
 
+class VectorCache:
+    """Task vectors kept from candidate to candidate, as far as memory goes.
+
+    What a source differs by, and how its entries rank, is the same for every candidate.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self._left_bytes = limit_bytes if limit_bytes is not None else physical // 16
+        self._kept: dict[tuple[str, str, str], TaskVector] = {}
+
+    def get(self, key: tuple[str, str, str], compute: Callable[[], torch.Tensor]) -> TaskVector:
+        """Returns the task vector of (base, source, tensor)."""
+        if key in self._kept:
+            return self._kept[key]
+        delta = compute()
+        need_bytes = 2 * delta.numel() * delta.element_size()  # itself and its sorted magnitudes
+        if delta.device.type != "cpu" or need_bytes > self._left_bytes:
+            return TaskVector(delta)
+        self._left_bytes -= need_bytes
+        self._kept[key] = TaskVector(delta, reused=True)
+        return self._kept[key]
+
+
+class _Sources(Sequence[torch.Tensor]):
+    """Sources' tensors, read only when a method asks for them."""
+
+    def __init__(self, readers: Sequence[Callable[[], torch.Tensor]]) -> None:
+        self._readers = readers
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [read() for read in self._readers[index]]
+        return self._readers[index]()
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
 class TensorMerge:
     """One recipe, ready to give any of its tensors."""
 
     def __init__(
-        self, recipe: MergeRecipe, open_weights: Callable[[str], Weights], device: str
+        self,
+        recipe: MergeRecipe,
+        open_weights: Callable[[str], Weights],
+        device: str,
+        vectors: VectorCache,
     ) -> None:
+        self._vectors = vectors
         self._recipe = recipe
         self._method = cast("Method", METHODS.load(recipe.method)())
         self._facts = METHODS.facts(recipe.method)
@@ -105,9 +152,17 @@ class TensorMerge:
         if not base.is_floating_point():
             return base
         shape = base.shape
+        origin = base.to(self._device, torch.float32)
+        readers = [partial(self._read, source, name, shape) for source in self._sources]
+
+        def kept(index: int) -> TaskVector:
+            key = (self._recipe.base, self._recipe.sources[index], name)
+            return self._vectors.get(key, lambda: readers[index]() - origin)
+
         inputs = Inputs(
-            sources=[self._read(source, name, shape) for source in self._sources],
-            base=base.to(self._device, torch.float32),
+            sources=_Sources(readers),
+            base=origin,
+            kept=kept,
             values=_checked_values(self._recipe, self._facts, name),
             options=self._options,
             uniforms=lambda index: self._uniforms(name, index, shape),

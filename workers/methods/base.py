@@ -9,6 +9,35 @@ from typing import Any, Protocol
 import torch
 
 
+class TaskVector:
+    """A source's difference from the base, with what depends on nothing else."""
+
+    def __init__(self, delta: torch.Tensor, *, reused: bool = False) -> None:
+        self.delta = delta
+        self._reused = reused
+        self._sorted: torch.Tensor | None = None
+
+    def trimmed(self, density: float) -> torch.Tensor:
+        """Keeps the share `density` in (0, 1] of entries of largest magnitude, zeroes the rest.
+
+        All entries as large as the smallest kept one are kept.
+        """
+        num = self.delta.numel()
+        keep = max(1, int(density * num))
+        if keep >= num:
+            return self.delta
+        magnitude = self.delta.abs()
+        return self.delta * (magnitude >= self._threshold(magnitude.flatten(), num - keep))
+
+    def _threshold(self, magnitudes: torch.Tensor, rank: int) -> torch.Tensor:
+        """Returns the magnitude of a rank (from 0, ascending); one sort serves all candidates."""
+        if not self._reused:
+            return magnitudes.kthvalue(rank + 1).values
+        if self._sorted is None:
+            self._sorted = magnitudes.sort().values
+        return self._sorted[rank]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """One tensor's worth of input to a method."""
@@ -23,6 +52,18 @@ class Inputs:
     options: Mapping[str, Any]
     #: Source index -> uniform numbers in [0, 1) of the tensor's shape, the same on every worker.
     uniforms: Callable[[int], torch.Tensor]
+    #: Source index -> its task vector, where these are kept from candidate to candidate.
+    kept: Callable[[int], TaskVector] | None = None
+
+    def task_vector(self, index: int) -> TaskVector:
+        """Returns a source's difference from the base."""
+        if self.kept is not None:
+            return self.kept(index)
+        return TaskVector(self.sources[index] - self.base)
+
+    def task_vectors(self) -> list[TaskVector]:
+        """Returns every source's difference from the base."""
+        return [self.task_vector(index) for index in range(len(self.sources))]
 
 
 class Method(Protocol):

@@ -19,9 +19,9 @@ class DareTies:
     def merge(self, inputs: Inputs) -> torch.Tensor:
         """Drops each entry with probability 1 - density, rescales, elects and sums."""
         deltas = [
-            drop(source - inputs.base, density, inputs.uniforms(index), inputs.options["rescale"])
-            for index, (source, density) in enumerate(
-                zip(inputs.sources, inputs.values["density"], strict=True)
+            drop(vector.delta, density, inputs.uniforms(index), inputs.options["rescale"])
+            for index, (vector, density) in enumerate(
+                zip(inputs.task_vectors(), inputs.values["density"], strict=True)
             )
         ]
         total = elect_and_sum(

@@ -14,7 +14,7 @@ class TaskArithmetic:
     def merge(self, inputs: Inputs) -> torch.Tensor:
         """Adds the sources' task vectors to the base."""
         weights = inputs.values["weight"]
-        total = weighted_sum([source - inputs.base for source in inputs.sources], weights)
+        total = weighted_sum([vector.delta for vector in inputs.task_vectors()], weights)
         if inputs.options["normalize"]:
             total /= divisor(weights)
         return inputs.base.add(total, alpha=inputs.options["lambda"])

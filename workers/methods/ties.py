@@ -7,11 +7,12 @@ more than one were the best found (Akiba et al. 2024, https://arxiv.org/abs/2403
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
-from workers.methods.base import Inputs
+from workers.methods.base import Inputs, TaskVector
 
 
 class Ties:
@@ -20,8 +21,8 @@ class Ties:
     def merge(self, inputs: Inputs) -> torch.Tensor:
         """Trims each task vector to its density, then elects and sums."""
         deltas = [
-            trim(source - inputs.base, density)
-            for source, density in zip(inputs.sources, inputs.values["density"], strict=True)
+            vector.trimmed(density)
+            for vector, density in zip(inputs.task_vectors(), inputs.values["density"], strict=True)
         ]
         total = elect_and_sum(
             deltas, inputs.values["weight"], normalize=inputs.options["normalize"]
@@ -31,12 +32,7 @@ class Ties:
 
 def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
     """Keeps the share `density` in (0, 1] of entries of largest magnitude, zeroes the rest."""
-    keep = max(1, int(density * delta.numel()))
-    if keep >= delta.numel():
-        return delta
-    magnitude = delta.abs()
-    threshold = magnitude.flatten().kthvalue(delta.numel() - keep + 1).values
-    return delta * (magnitude >= threshold)
+    return TaskVector(delta).trimmed(density)
 
 
 def elect_and_sum(
@@ -44,14 +40,14 @@ def elect_and_sum(
 ) -> torch.Tensor:
     """Sums w_k delta_k over the k that agree with the sign of the whole sum (+ where it is 0)."""
     weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
-    elected = torch.stack(weighted).sum(0) >= 0
+    elected = functools.reduce(torch.add, weighted) >= 0
     total = torch.zeros_like(weighted[0])
-    shares = torch.zeros_like(weighted[0]) if normalize else None
+    shares = torch.zeros_like(weighted[0])
     for part, weight in zip(weighted, weights, strict=True):
-        agrees = ((part > 0) == elected) & (part != 0)
-        total += part * agrees
-        if shares is not None:
-            shares += weight * agrees
-    if shares is None:
+        agrees = (part > 0) == elected  # a part of 0 adds nothing to the sum either way
+        total.addcmul_(part, agrees.to(part.dtype))
+        if normalize:
+            shares.add_(agrees & (part != 0), alpha=weight)
+    if not normalize:
         return total
     return total / torch.where(shares.abs() < 1e-8, 1.0, shares)
