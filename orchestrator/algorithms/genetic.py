@@ -1,8 +1,9 @@
 """A generational genetic algorithm with elitism (Holland 1975; De Jong 1975; Deb 2001).
 
-Deviations: one child of each crossing is kept; a child that equals a member of its generation or
-of the population is mutated again, since measuring a model twice teaches nothing; members that
-could not be measured have no place in the population.
+Deviations: half of the first generation lies about the plain merge (see `warm_start`); one child of
+each crossing is kept; a child that equals a member of its generation or of the population is
+mutated again, since measuring a model twice teaches nothing; members that could not be measured
+have no place in the population.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
 from orchestrator.operators.crossover import Crossover, Sbx
@@ -36,6 +37,9 @@ class Genetic:
     crossover: Crossover = Sbx()
     #: How a child is changed.
     mutation: Mutation = Polynomial()
+    #: Share of the first generation between the space's plain merge and random samples, the plain
+    #: merge among them; the rest is sampled at random.
+    warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
     #: Best members that live on; each generation measures `population_size - elites` children.
     elites: Annotated[int, Ge(0)] = 1
 
@@ -49,10 +53,7 @@ class Genetic:
     def ask(self, box: Box, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
         """Returns a random generation at first, children of the population afterwards."""
         if not memory:
-            return [
-                Proposal(genome=genome, operator="sample")
-                for genome in box.sample(rng, self.population_size)
-            ]
+            return self._first(box, rng)
         known = {member.genome for member in memory}
         children: list[Proposal] = []
         for _ in range(self.population_size - min(self.elites, len(memory))):
@@ -68,6 +69,20 @@ class Genetic:
     def size(self, generation: int) -> int:
         """The elite is not measured again."""
         return self.population_size if generation == 1 else self.population_size - self.elites
+
+    def _first(self, box: Box, rng: np.random.Generator) -> list[Proposal]:
+        """Samples the first generation, part of it on the way from the start to anywhere."""
+        samples = box.sample(rng, self.population_size)
+        num_warm = round(self.warm_start * len(samples)) if box.start is not None else 0
+        ways = rng.random(num_warm)
+        ways[:1] = 0.0
+        proposals = []
+        for sample, way in zip(samples[:num_warm], ways, strict=True):
+            start = np.asarray(box.start)
+            between = box.repair(start + way * (np.asarray(sample) - start))
+            proposals.append(Proposal(genome=between, operator="start"))
+        proposals += [Proposal(genome=one, operator="sample") for one in samples[num_warm:]]
+        return proposals
 
     def _child(
         self, box: Box, memory: Memory, known: set[Genome], rng: np.random.Generator

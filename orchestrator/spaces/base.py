@@ -30,6 +30,8 @@ class Box:
     names: tuple[str, ...]
     lower: Genome
     upper: Genome
+    #: A genome known to be sensible, from which a search may start; None if there is none.
+    start: Genome | None = None
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -159,6 +159,7 @@ class MergeSpace:
         names: list[str] = []
         lower: list[float] = []
         upper: list[float] = []
+        neutral: list[float] = []
         for start, stop in self._edges:
             for module in self._filters():
                 for parameter in self._facts.parameters:
@@ -173,7 +174,9 @@ class MergeSpace:
                         names.append(" ".join(part for part in parts if part))
                         lower.append(low)
                         upper.append(high)
-        return Box(tuple(names), tuple(lower), tuple(upper))
+                        plain = parameter.plain(len(self._settings.sources))
+                        neutral.append(min(max(plain, low), high))
+        return Box(tuple(names), tuple(lower), tuple(upper), tuple(neutral))
 
     def _make_references(self) -> tuple[Reference, ...]:
         base, layers = self._settings.base, self._models[0].num_layers

@@ -22,6 +22,12 @@ class Parameter:
     low: float = float("-inf")
     high: float = float("inf")
     open_low: bool = False
+    #: The value of a merge that favours no source; None means an equal share for each.
+    neutral: float | None = None
+
+    def plain(self, num_sources: int) -> float:
+        """Returns the value in a merge that favours no source."""
+        return 1.0 / num_sources if self.neutral is None else self.neutral
 
     def accepts(self, value: float) -> bool:
         """Whether the method is defined at this value."""
@@ -65,9 +71,15 @@ class MethodRegistry(Registry):
 
 WEIGHT = Parameter(name="weight", per="source", default_bounds=(0.0, 1.5))
 DENSITY = Parameter(
-    name="density", per="source", default_bounds=(0.1, 1.0), low=0.0, high=1.0, open_low=True
+    name="density",
+    per="source",
+    default_bounds=(0.1, 1.0),
+    low=0.0,
+    high=1.0,
+    open_low=True,
+    neutral=1.0,
 )
-T = Parameter(name="t", per="merge", default_bounds=(0.0, 1.0), low=0.0, high=1.0)
+T = Parameter(name="t", per="merge", default_bounds=(0.0, 1.0), low=0.0, high=1.0, neutral=0.5)
 
 _TASK_VECTORS = {"normalize": False, "lambda": 1.0}
 
