@@ -1,7 +1,7 @@
 """Recipes in mergekit's YAML (https://github.com/arcee-ai/mergekit), so that others can build them.
 
 Merges in parameter space are read and written: `models` or `slices` over the same layers of every
-model, values with filters, gradients over layers. What is not understood is refused by name.
+model, values with filters. What is not understood is refused by name.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def read(data: Any, facts: Callable[[str], tuple[int, str]], *, seed: int = 0) -
         method=method,
         sources=tuple(sources),
         base=whole,
-        slices=tuple(_slice for part in parts for _slice in part.slices(method, sources)),
+        slices=tuple(part.slice(method, sources) for part in parts),
         options=_options(method, data.get("parameters") or {}),
         dtype=str(data.get("out_dtype") or data.get("dtype") or dtype),
         seed=seed,
@@ -96,8 +96,8 @@ class _Part:
         self.models = models
         self._shared = shared
 
-    def slices(self, method: str, sources: Sequence[str]) -> list[Slice]:
-        """Returns our slices: one, or one a layer where a value is a gradient over layers."""
+    def slice(self, method: str, sources: Sequence[str]) -> Slice:
+        """Returns our slice."""
         parameters = METHODS.facts(method).parameters
         given: dict[str, list[list[tuple[str | None, Any]]]] = {}
         for parameter in parameters:
@@ -109,27 +109,8 @@ class _Part:
             module for values in given.values() for value in values for module, _ in value
         )
         ordered = [*(module for module in filters if module is not None), None]
-        layers = range(self.start, self.stop)
-        has_gradient = any(
-            isinstance(value, list)
-            for values in given.values()
-            for one in values
-            for _, value in one
-        )
-        edges = (
-            [(layer, layer + 1) for layer in layers] if has_gradient else [(self.start, self.stop)]
-        )
-        return [
-            Slice(
-                start=start,
-                stop=stop,
-                settings=tuple(
-                    _setting(module, given, _share(start, self.start, self.stop))
-                    for module in ordered
-                ),
-            )
-            for start, stop in edges
-        ]
+        settings = tuple(_setting(module, given) for module in ordered)
+        return Slice(start=self.start, stop=self.stop, settings=settings)
 
     def _value(self, model: str | None, name: str) -> Any:
         """The model's own value, or the one given for all."""
@@ -202,7 +183,7 @@ def _options(method: str, shared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filtered(name: str, value: Any) -> list[tuple[str | None, Any]]:
-    """Returns (filter, value) pairs; a value is a number or a gradient."""
+    """Returns (filter, value) pairs; None matches every tensor."""
     is_list = isinstance(value, list)
     if is_list and value and all(isinstance(one, Mapping) for one in value):
         pairs: list[tuple[str | None, Any]] = []
@@ -215,10 +196,10 @@ def _filtered(name: str, value: Any) -> list[tuple[str | None, Any]]:
 
 
 def _setting(
-    module: str | None, given: Mapping[str, list[list[tuple[str | None, Any]]]], share: float
+    module: str | None, given: Mapping[str, list[list[tuple[str | None, Any]]]]
 ) -> Setting:
     values = {
-        name: tuple(_number(name, _pick(pairs, module), share) for pairs in holders)
+        name: tuple(_number(name, _pick(pairs, module)) for pairs in holders)
         for name, holders in given.items()
     }
     return Setting(filter=module, values=values)
@@ -233,20 +214,15 @@ def _pick(pairs: list[tuple[str | None, Any]], module: str | None) -> Any:
     )
 
 
-def _number(name: str, value: Any, share: float) -> float:
-    """Returns a plain number, or a gradient's value at a share of the way through the layers."""
+def _number(name: str, value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
-        place = share * (len(value) - 1)
-        low = min(int(place), len(value) - 2) if len(value) > 1 else 0
-        high = min(low + 1, len(value) - 1)
-        return float(value[low] + (place - low) * (value[high] - value[low]))
+    if isinstance(value, list):
+        raise RecipeError(
+            f"parameters.{name}: gradients over layers are not supported, got {value!r}; give a "
+            "slice for each range of layers instead"
+        )
     raise RecipeError(f"parameters.{name}: expected a number, got {value!r}")
-
-
-def _share(layer: int, start: int, stop: int) -> float:
-    return (layer - start) / (stop - start - 1) if stop - start > 1 else 0.0
 
 
 def _write_slice(recipe: MergeRecipe, part: Slice) -> dict[str, Any]:

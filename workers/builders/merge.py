@@ -99,11 +99,11 @@ class VectorCache:
         if key in self._kept:
             return self._kept[key]
         delta = compute()
-        need_bytes = 2 * delta.numel() * delta.element_size()  # itself and its sorted magnitudes
+        need_bytes = 2 * delta.numel() * delta.element_size()  # itself and its ranks
         if delta.device.type != "cpu" or need_bytes > self._left_bytes:
             return TaskVector(delta)
         self._left_bytes -= need_bytes
-        self._kept[key] = TaskVector(delta, reused=True)
+        self._kept[key] = TaskVector(delta)
         return self._kept[key]
 
 

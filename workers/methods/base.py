@@ -12,30 +12,29 @@ import torch
 class TaskVector:
     """A source's difference from the base, with what depends on nothing else."""
 
-    def __init__(self, delta: torch.Tensor, *, reused: bool = False) -> None:
+    def __init__(self, delta: torch.Tensor) -> None:
         self.delta = delta
-        self._reused = reused
-        self._sorted: torch.Tensor | None = None
+        self._ranks: torch.Tensor | None = None
 
     def trimmed(self, density: float) -> torch.Tensor:
         """Keeps the share `density` in (0, 1] of entries of largest magnitude, zeroes the rest.
 
-        All entries as large as the smallest kept one are kept.
+        Among equal magnitudes, frequent in models stored in bfloat16, the first ones are kept.
         """
-        num = self.delta.numel()
-        keep = max(1, int(density * num))
-        if keep >= num:
+        keep = max(1, int(density * self.delta.numel()))
+        if keep >= self.delta.numel():
             return self.delta
-        magnitude = self.delta.abs()
-        return self.delta * (magnitude >= self._threshold(magnitude.flatten(), num - keep))
+        return self.delta * (self._rank() < keep)
 
-    def _threshold(self, magnitudes: torch.Tensor, rank: int) -> torch.Tensor:
-        """Returns the magnitude of a rank (from 0, ascending); one sort serves all candidates."""
-        if not self._reused:
-            return magnitudes.kthvalue(rank + 1).values
-        if self._sorted is None:
-            self._sorted = magnitudes.sort().values
-        return self._sorted[rank]
+    def _rank(self) -> torch.Tensor:
+        """Returns each entry's place by magnitude, largest first; one sort serves all densities."""
+        if self._ranks is None:
+            magnitudes = self.delta.abs().flatten()
+            order = torch.argsort(magnitudes, descending=True, stable=True)
+            ranks = torch.empty_like(order, dtype=torch.int32)
+            ranks[order] = torch.arange(len(order), dtype=torch.int32, device=order.device)
+            self._ranks = ranks.reshape(self.delta.shape)
+        return self._ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,7 @@
 """TIES: trim, elect sign, merge (Yadav et al. 2023, https://arxiv.org/abs/2306.01708).
 
-Deviations: all entries as large as the smallest kept one are kept, so that the result does not
-depend on a sorting order; normalisation is off by default, because evolved weights that sum to
-more than one were the best found (Akiba et al. 2024, https://arxiv.org/abs/2403.13187).
+Deviation: normalisation is off by default, because evolved weights that sum to more than one were
+the best found (Akiba et al. 2024, https://arxiv.org/abs/2403.13187).
 """
 
 from __future__ import annotations
