@@ -193,7 +193,8 @@ class DispatchingExecutor:
         hopeless = refused or self._failed_starts >= MAX_FAILED_STARTS
         if hopeless and not self._any_ready:
             raise ExecutorError(f"no evaluator can be started: {cause}")
-        if self._failed_starts >= MAX_FAILED_STARTS * self._size and not self._slots:
+        none_works = all(one.state == "starting" for one in self._slots.values())
+        if self._failed_starts >= MAX_FAILED_STARTS * self._size and none_works:
             raise ExecutorError(f"all evaluators were lost and none can be started: {cause}")
         return []
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from cluster.dispatch import DispatchingExecutor
+from cluster.dispatch import DispatchingExecutor, Fleet
 from cluster.executor import Executor
 from cluster.inline import InlineExecutor
-from cluster.resources import Cluster, local_cpus, local_gpus, share
+from cluster.resources import Cluster, Share, local_cpus, local_gpus, share
 from workers.run import WorkerSettings
 
 
@@ -45,11 +46,12 @@ def _open_inline(cluster: Cluster, settings: WorkerSettings) -> Executor:
 
 
 def _open_pool(cluster: Cluster, settings: WorkerSettings) -> Executor:
-    from cluster.pool import ProcessFleet
+    from cluster.pool import ProcessFleet, device_groups
 
     num_gpus = local_gpus()
     part = share(cluster, num_cpus=local_cpus(), num_gpus=num_gpus)
-    fleet = ProcessFleet(settings, num_gpus=num_gpus if part.gpus else 0)
+    groups = device_groups(num_gpus, part.gpus) if part.gpus else []
+    fleet = ProcessFleet(_placed(settings, part), device_groups=groups)
     return _dispatching(cluster, fleet, part.evaluators)
 
 
@@ -60,15 +62,21 @@ def _open_ray(cluster: Cluster, settings: WorkerSettings) -> Executor:
     try:
         num_cpus, num_gpus = connection.resources()
         part = share(cluster, num_cpus=num_cpus, num_gpus=num_gpus)
-        return _dispatching(cluster, RayFleet(connection, settings, part), part.evaluators)
+        fleet = RayFleet(connection, _placed(settings, part), part)
+        return _dispatching(cluster, fleet, part.evaluators)
     except BaseException:
         connection.close()
         raise
 
 
-def _dispatching(cluster: Cluster, fleet: object, evaluators: int) -> Executor:
+def _placed(settings: WorkerSettings, part: Share) -> WorkerSettings:
+    """An evaluator that was given no GPU must not take one that it happens to see."""
+    return settings if part.gpus else replace(settings, device="cpu")
+
+
+def _dispatching(cluster: Cluster, fleet: Fleet, evaluators: int) -> Executor:
     return DispatchingExecutor(
-        fleet,  # type: ignore[arg-type]
+        fleet,
         slots=evaluators,
         timeout_s=cluster.timeout_s,
         ready_timeout_s=cluster.ready_timeout_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -19,13 +20,13 @@ class ProcessHandle:
     """A worker process and our end of its pipe."""
 
     def __init__(
-        self, name: str, process: SpawnProcess, pipe: Connection, device: int | None
+        self, name: str, process: SpawnProcess, pipe: Connection, devices: str | None
     ) -> None:
         self.name = name
         self.process = process
         self.pipe = pipe
-        #: Index of the GPU it has, if any.
-        self.device = device
+        #: Its CUDA_VISIBLE_DEVICES, if it has GPUs.
+        self.devices = devices
 
     def send(self, job: Job) -> None:
         """Writes the job to the pipe; a broken one shows as `Lost` at the next look."""
@@ -42,29 +43,29 @@ class ProcessHandle:
 
 
 class ProcessFleet:
-    """Starts worker processes; each gets a GPU of its own where there are any."""
+    """Starts worker processes; each sees the GPUs that it is given and no others."""
 
-    def __init__(self, settings: WorkerSettings, *, num_gpus: int) -> None:
+    def __init__(self, settings: WorkerSettings, *, device_groups: Sequence[str] = ()) -> None:
         self._settings = settings
         self._context = multiprocessing.get_context("spawn")
-        self._num_gpus = num_gpus
+        self._device_groups = device_groups
         self._handles: list[ProcessHandle] = []
         self._started = 0
 
     def start(self) -> ProcessHandle:
         """Starts a process that opens a worker."""
         self._handles = [handle for handle in self._handles if handle.process.is_alive()]
-        busy = {handle.device for handle in self._handles}
-        device = next((gpu for gpu in range(self._num_gpus) if gpu not in busy), None)
+        used = [handle.devices for handle in self._handles]
+        devices = min(self._device_groups, key=used.count, default=None)
         self._started += 1
         name = f"pool-{self._started}"
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(self._settings, name, theirs, device), name=name, daemon=True
+            target=_serve, args=(self._settings, name, theirs, devices), name=name, daemon=True
         )
         process.start()
         theirs.close()
-        handle = ProcessHandle(name, process, ours, device)
+        handle = ProcessHandle(name, process, ours, devices)
         self._handles.append(handle)
         return handle
 
@@ -75,6 +76,19 @@ class ProcessFleet:
 
     def close(self) -> None:
         """Nothing is shared."""
+
+
+def device_groups(num_gpus: int, gpus_each: float) -> list[str]:
+    """Returns what CUDA_VISIBLE_DEVICES may be for a worker: one GPU, or several together.
+
+    Numbers count through the driver's own CUDA_VISIBLE_DEVICES where that is set. Workers that
+    take less than a GPU share one.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name for name in visible.split(",") if name] or [str(n) for n in range(num_gpus)]
+    size = max(1, math.ceil(gpus_each))
+    starts = range(0, len(names) - size + 1, size)
+    return [",".join(names[start : start + size]) for start in starts]
 
 
 def _read(handle: Handle, pipe: Connection) -> Event:
@@ -91,11 +105,11 @@ def _read(handle: Handle, pipe: Connection) -> Event:
     return Done(handle, cast("Outcome", message))
 
 
-def _serve(settings: WorkerSettings, name: str, pipe: Connection, device: int | None) -> None:
+def _serve(settings: WorkerSettings, name: str, pipe: Connection, devices: str | None) -> None:
     """The worker process: opens once, then answers jobs until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
     try:
         worker = settings.open(name)
     except Exception as error:  # noqa: BLE001  (sent to the driver, which raises it)

@@ -6,10 +6,13 @@ again, and a restarted actor hides why it died. Weights never travel: each actor
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -30,17 +33,12 @@ def connect(address: str) -> RayCluster:
     Raises:
         ExecutorError: if the cluster cannot be started or reached.
     """
-    private: Path | None = None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local":
         # Whoever reaches Ray's ports can run code: a token of our own, readable by us alone.
-        private = Path(tempfile.mkdtemp(prefix="shoal-"))
-        token = private / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
         os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(_token())
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -53,19 +51,25 @@ def connect(address: str) -> RayCluster:
     try:
         ray.init(address=address, **options)
     except Exception as error:
-        if private is not None:
-            shutil.rmtree(private, ignore_errors=True)
         raise ExecutorError(
             f"cannot use the Ray cluster {address!r}: {type(error).__name__}: {error}"
         ) from error
-    return RayCluster(private)
+    return RayCluster()
+
+
+@functools.cache
+def _token() -> Path:
+    """Returns a token file for this process's clusters: Ray reads the first one only."""
+    folder = Path(tempfile.mkdtemp(prefix="shoal-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    return token
 
 
 class RayCluster:
     """A connection to Ray; closing it ends a cluster that we started."""
-
-    def __init__(self, private: Path | None) -> None:
-        self._private = private
 
     def resources(self) -> tuple[float, float]:
         """Returns the cluster's CPUs and GPUs."""
@@ -79,10 +83,6 @@ class RayCluster:
         import ray
 
         ray.shutdown()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
-            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-                os.environ.pop(name, None)
 
 
 class Actor:
@@ -154,6 +154,7 @@ class RayFleet:
             if handle.pending is not None
         }
         if not pending:
+            time.sleep(timeout_s)
             return []
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout_s)
         if ready:

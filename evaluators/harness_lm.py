@@ -9,6 +9,7 @@ where results depend on what shares a batch, the scores equal those of the stock
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,15 +27,15 @@ class NonFiniteError(ValueError):
 class Batch:
     """One forward pass and where its results are found.
 
-    `members` requests are scored by `targets`; those with the same input share a row.
+    Requests with the same input share a row.
     """
 
     tokens: torch.Tensor  # (rows, length), right-padded with 0
     rows: torch.Tensor  # (targets,)
     positions: torch.Tensor  # (targets,)
     targets: torch.Tensor  # (targets,) token ids
-    member: torch.Tensor  # (targets,) which of `requests` a target belongs to
-    requests: tuple[int, ...]  # (members,) index of each member among all requests
+    #: For each length of continuation: requests, and their places among the targets.
+    answers: tuple[tuple[tuple[int, ...], torch.Tensor], ...]  # (requests,), (requests, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,12 @@ class ResidentLM(HFLM):  # type: ignore[misc]
         Requests that differ in their last token only share one row.
         """
         encoded = [self._encode(*request.args) for request in requests]
+        for request, (_, continuation) in zip(requests, encoded, strict=True):
+            if not 0 < len(continuation) <= self.max_length:
+                raise ValueError(
+                    f"task {request.task_name!r}, document {request.doc_id}: its answer has "
+                    f"{len(continuation)} tokens, expected 1 to max_length ({self.max_length})"
+                )
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, (context, continuation) in enumerate(encoded):
             groups.setdefault(tuple(context + continuation[:-1]), []).append(index)
@@ -94,8 +101,7 @@ class ResidentLM(HFLM):  # type: ignore[misc]
         """
         results: list[tuple[float, bool]] = [(0.0, False)] * plan.num_requests
         for batch in plan.batches:
-            sums, greedy = self._score_batch(batch)
-            for request, value, is_greedy in zip(batch.requests, sums, greedy, strict=True):
+            for request, value, is_greedy in self._score_batch(batch):
                 results[request] = (value, is_greedy)
         return results
 
@@ -118,36 +124,43 @@ class ResidentLM(HFLM):  # type: ignore[misc]
         rows: list[int] = []
         positions: list[int] = []
         targets: list[int] = []
-        member: list[int] = []
-        requests: list[int] = []
+        answers: dict[int, list[tuple[int, int]]] = {}
         for row, (leader, inp) in enumerate(zip(chunk, inputs, strict=True)):
             tokens[row, : len(inp)] = torch.tensor(inp)
             for request in leaders[leader]:
                 continuation = encoded[request][1]
+                answers.setdefault(len(continuation), []).append((request, len(targets)))
                 rows += [row] * len(continuation)
                 positions += range(len(inp) - len(continuation), len(inp))
                 targets += continuation
-                member += [len(requests)] * len(continuation)
-                requests.append(request)
         return Batch(
             tokens=tokens.to(self.device),
             rows=torch.tensor(rows, device=self.device),
             positions=torch.tensor(positions, device=self.device),
             targets=torch.tensor(targets, device=self.device),
-            member=torch.tensor(member, device=self.device),
-            requests=tuple(requests),
+            answers=tuple(
+                (
+                    tuple(request for request, _ in places),
+                    torch.tensor(
+                        [[*range(at, at + length)] for _, at in places], device=self.device
+                    ),
+                )
+                for length, places in answers.items()
+            ),
         )
 
-    def _score_batch(self, batch: Batch) -> tuple[list[float], list[bool]]:
+    def _score_batch(self, batch: Batch) -> list[tuple[int, float, bool]]:
+        """Returns (request, log-likelihood, is it greedy) of all requests of a batch."""
         logits = self._model_call(batch.tokens)  # (rows, length, vocabulary)
         scored = torch.log_softmax(logits[batch.rows, batch.positions], dim=-1)
         chosen = scored.gather(1, batch.targets[:, None])[:, 0]  # (targets,)
-        missed = (scored.argmax(dim=-1) != batch.targets).float()
-        sums = torch.zeros((2, len(batch.requests)), device=chosen.device)
-        sums[0].index_add_(0, batch.member, chosen.float())
-        sums[1].index_add_(0, batch.member, missed)
-        # Sums are rounded to the logits' type, as HFLM's are: ties then fall as they do there.
-        values, misses = sums[0].to(chosen.dtype).float().tolist(), sums[1].tolist()
-        if not bool(torch.isfinite(sums[0]).all()):
+        matches = scored.argmax(dim=-1) == batch.targets
+        found: list[tuple[int, float, bool]] = []
+        for requests, places in batch.answers:
+            # Summed in the logits' own type and row by row, as HFLM does: ties then fall alike.
+            values = chosen[places].sum(dim=1).tolist()
+            greedy = matches[places].all(dim=1).tolist()
+            found += zip(requests, values, greedy, strict=True)
+        if not all(math.isfinite(value) for _, value, _ in found):
             raise NonFiniteError("the model's log-likelihoods are not finite")
-        return values, [miss == 0 for miss in misses]
+        return found

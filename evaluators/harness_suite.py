@@ -253,6 +253,7 @@ def _build_requests(task: Task, settings: LmHarness, lm: ResidentLM) -> None:
         rank=0,
         world_size=1,
         apply_chat_template=chat,
+        fewshot_as_multiturn=chat,  # as the stock command does
         chat_template=lm.apply_chat_template if chat else None,
         tokenizer_name=lm.tokenizer_name if chat else "",
     )

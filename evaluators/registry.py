@@ -46,7 +46,7 @@ class Registry:
         module_name, _, attribute = address.partition(":")
         try:
             found = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise UnknownNameError(f"{self.noun} {name!r} cannot be imported: {error}") from error
         if not isinstance(found, type):
             raise UnknownNameError(f"{self.noun} {name!r} is not a class")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+#: Pickles that hold weights, as transformers writes them; others are a trainer's leftovers.
+_PICKLED_WEIGHTS = "pytorch_model*.bin"
 _NUM_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 _DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -96,8 +98,10 @@ class ModelFacts:
         return nested if isinstance(nested, dict) else self.config
 
 
-def locate(reference: str) -> Path:
+def locate(reference: str, policy: ModelPolicy = ModelPolicy()) -> Path:
     """Returns the folder of a model: a local path, or a hub id with an optional `@revision`.
+
+    Only files that the policy allows are fetched from the hub.
 
     Raises:
         ModelError: if there is neither.
@@ -111,12 +115,15 @@ def locate(reference: str) -> Path:
         raise ModelError(f"model folder {reference!r} does not exist (from {Path.cwd()})")
     from huggingface_hub import snapshot_download
 
+    patterns = [*_HUB_FILES]
+    patterns += [_PICKLED_WEIGHTS] if policy.allow_pickle else []
+    patterns += ["*.py"] if policy.trust_remote_code else []
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
     except Exception as error:
         raise ModelError(
             f"model {reference!r} is neither a folder (from {Path.cwd()}) nor to be had from the "
-            f"hub: {type(error).__name__}: {str(error).splitlines()[0]}"
+            f"hub: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
 
 
@@ -126,7 +133,7 @@ def inspect(reference: str, policy: ModelPolicy) -> ModelFacts:
     Raises:
         ModelError: if the folder is missing, has no usable weights, or holds what is not allowed.
     """
-    folder = locate(reference)
+    folder = locate(reference, policy)
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise ModelError(f"model folder {reference!r} has no config.json")
@@ -152,9 +159,12 @@ def weight_files(reference: str, folder: Path, policy: ModelPolicy) -> list[Path
     Raises:
         ModelError: if there is none, a shard is missing, or only pickles are there.
     """
+    whole = folder / "model.safetensors"
     index = folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
     if index.is_file():
-        shards = sorted(set(_read_json(index)["weight_map"].values()))
+        shards = _shards(index)
         missing = [name for name in shards if not (folder / name).is_file()]
         if missing:
             raise ModelError(f"model {reference!r} lacks weight file {missing[0]!r}")
@@ -170,7 +180,21 @@ def weight_files(reference: str, folder: Path, policy: ModelPolicy) -> list[Path
             f"model {reference!r} has only pickled weights ({pickles[0].name}), which can run "
             "code when read; convert them to safetensors, or set space.allow_pickle: true"
         )
-    return pickles
+    weights = sorted(folder.glob(_PICKLED_WEIGHTS))
+    if not weights:
+        raise ModelError(
+            f"model {reference!r} has pickled files ({pickles[0].name}), but none is named "
+            f"{_PICKLED_WEIGHTS}, as weights are"
+        )
+    return weights
+
+
+def _shards(index: Path) -> list[str]:
+    """Returns the weight files that an index names."""
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index} names no weight files (no weight_map)")
+    return sorted(set(weight_map.values()))
 
 
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -189,9 +213,10 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         tensors = {
             name: (str(entry["dtype"]), tuple(entry["shape"])) for name, entry in header.items()
         }
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+        is_whole = 8 + length + end == size
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(f"{path} is no valid safetensors file: {error}") from error
-    if 8 + length + end != size:
+    if not is_whole:
         raise ModelError(
             f"{path} is truncated or damaged: its header promises {8 + length + end} bytes, "
             f"the file has {size}"
@@ -231,7 +256,7 @@ class Weights:
     """A model's tensors, memory-mapped."""
 
     def __init__(self, reference: str, policy: ModelPolicy) -> None:
-        folder = locate(reference)
+        folder = locate(reference, policy)
         self.reference = reference
         self._handles: dict[str, Any] = {}
         self._loaded: dict[str, torch.Tensor] = {}

@@ -72,12 +72,16 @@ class Worker:
 
     def run(self, job: Job) -> Outcome:
         """Builds and scores one candidate. Never raises on account of the candidate."""
+        import torch
+
         started = time.monotonic()
         stage: Stage = "build"
         try:
             self._builder.build(job.recipe)
             stage = "evaluate"
             score = self._evaluator.evaluate(job.rows)
+        except torch.AcceleratorError:
+            raise  # the device is of no more use to this process: let it be replaced
         except Exception as error:  # noqa: BLE001  (the one boundary where failure becomes a value)
             return Failed(
                 candidate=job.candidate,
@@ -106,7 +110,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    """Returns the error and the place in our code that raised it, short enough for a table."""
+    """Returns the error and the place that raised it, short enough for a table."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}"[:2000] + where

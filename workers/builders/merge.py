@@ -29,7 +29,7 @@ class MergeBuilder:
 
     def __init__(self, settings: MergeSettings, device: str) -> None:
         transformers_logging.disable_progress_bar()
-        folder = locate(settings.base)
+        folder = locate(settings.base, settings.policy)
         trust = settings.policy.trust_remote_code
         self._settings = settings
         self._device = device
@@ -80,7 +80,11 @@ class MergeBuilder:
                 f"name: {len(missing)} tensors without weights, {len(unknown)} without a place "
                 f"(such as {', '.join((missing + unknown)[:3])})"
             )
-        return {name: resident[name] for name in resident if name in stored}
+        places: dict[int, str] = {}
+        for name in resident:  # a tied tensor that is stored twice is written once, as the first
+            if name in stored:
+                places.setdefault(resident[name].data_ptr(), name)
+        return {name: resident[name] for name in places.values()}
 
 
 class VectorCache:

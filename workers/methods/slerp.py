@@ -1,6 +1,7 @@
 """Spherical interpolation of two models (Shoemake 1985, https://doi.org/10.1145/325334.325242).
 
-The angle is taken over a whole tensor, flattened; nearly parallel tensors are mixed linearly.
+The angle is taken over a whole tensor, flattened. Tensors that are nearly parallel or nearly
+opposite have no well-defined arc between them and are mixed linearly.
 """
 
 from __future__ import annotations
