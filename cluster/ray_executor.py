@@ -11,6 +11,7 @@ import functools
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from workers.run import WorkerSettings
 
 #: Enough for Ray's own bookkeeping; no weights go through the object store.
 _OBJECT_STORE_BYTES = 100_000_000
+#: Seconds to wait for a head's port.
+_CONNECT_S = 10.0
 
 
 def connect(address: str) -> RayCluster:
@@ -33,6 +36,7 @@ def connect(address: str) -> RayCluster:
     Raises:
         ExecutorError: if the cluster cannot be started or reached.
     """
+    _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address == "local":
@@ -55,6 +59,17 @@ def connect(address: str) -> RayCluster:
             f"cannot use the Ray cluster {address!r}: {type(error).__name__}: {error}"
         ) from error
     return RayCluster()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for minutes for a head that is not there."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise ExecutorError(f"no Ray head answers at {address}: {error}") from error
 
 
 @functools.cache

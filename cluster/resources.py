@@ -53,10 +53,10 @@ def share(cluster: Cluster, *, num_cpus: float, num_gpus: float) -> Share:
     have = f"{num_cpus:g} CPUs and {num_gpus:g} GPUs"
     need = f"{cluster.cpus_per_evaluator} CPUs and {gpus:g} GPUs"
     if fits < 1:
-        raise ValueError(f"cluster: one evaluator needs {need}, the cluster has {have}")
+        raise ValueError(f"one evaluator needs {need}, the cluster has {have}")
     if cluster.evaluators != "auto" and cluster.evaluators > fits:
         raise ValueError(
-            f"cluster.evaluators: {cluster.evaluators} evaluators of {need} each do not fit into "
+            f"evaluators: {cluster.evaluators} evaluators of {need} each do not fit into "
             f"{have}; {fits} do"
         )
     evaluators = fits if cluster.evaluators == "auto" else cluster.evaluators

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.executor import Executor
+from cluster.executor import Executor, ExecutorError
 from cluster.provenance import check_packages
 from cluster.resources import Cluster, share
 from evaluators.base import EvaluatorFacts
@@ -23,6 +24,20 @@ from workers.run import WorkerSettings
 
 class CheckError(ValueError):
     """Something that a campaign needs is not there, or does not fit."""
+
+    def __init__(self, message: str, section: str = "") -> None:
+        super().__init__(message)
+        #: Part of the campaign file that it is about ("space"); the message may begin with a key.
+        self.section = section
+
+
+@contextmanager
+def about(section: str) -> Iterator[None]:
+    """What is refused inside is the user's to mend, in this section of the campaign file."""
+    try:
+        yield
+    except (ValueError, ExecutorError) as error:
+        raise CheckError(str(error), section) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +71,13 @@ def assemble(settings: CampaignSettings) -> Parts:
     """Opens the space and the tasks.
 
     Raises:
-        ValueError: naming what is wrong and where.
+        CheckError: naming what is wrong and where.
     """
     check_packages()
-    space = settings.space.open(settings.seed)
-    facts = settings.evaluate.check()
+    with about("space"):
+        space = settings.space.open(settings.seed)
+    with about("evaluate"):
+        facts = settings.evaluate.check()
     limits = Limits(
         generations=settings.budget.generations,
         evaluations=settings.budget.evaluations,
@@ -82,13 +99,13 @@ def check_resources(cluster: Cluster) -> str:
     """Returns how many evaluators there will be, as people say it.
 
     Raises:
-        ValueError: if the cluster has not enough for what is asked.
-        ExecutorError: if a running cluster cannot be reached.
+        CheckError: if the cluster cannot be reached or has not enough for what is asked.
     """
     from cluster.open import available
 
-    num_cpus, num_gpus = available(cluster.address)
-    part = share(cluster, num_cpus=num_cpus, num_gpus=num_gpus)
+    with about("cluster"):
+        num_cpus, num_gpus = available(cluster.address)
+        part = share(cluster, num_cpus=num_cpus, num_gpus=num_gpus)
     count = 1 if cluster.address == "inline" else part.evaluators
     return f"{count} with {part.cpus} CPUs and {part.gpus:g} GPUs each"
 
@@ -126,18 +143,20 @@ def estimate(parts: Parts) -> dict[str, Any]:
     """
     facts = parts.space.describe()
     model_bytes = int(facts.get("model_bytes", 0))
-    # Resident weights, one merged tensor at a time in float32, libraries; sources are shared maps.
-    per_evaluator = model_bytes + model_bytes // 8 + 700_000_000
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Resident weights, one merged tensor at a time, libraries, and the task vectors that are kept
+    # as far as a sixteenth of memory goes; the sources are maps that all evaluators share.
+    vectors = min(memory // 16, 8 * int(facts.get("parameters", 0)) * int(facts.get("sources", 1)))
+    per_evaluator = model_bytes + model_bytes // 8 + vectors + 700_000_000
     # The folder comes to be on the first run; look where its nearest existing parent is.
     folder = Path(parts.settings.output_folder).resolve()
     while not folder.exists():
         folder = folder.parent
     disk_free = shutil.disk_usage(folder).free
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 2 * model_bytes > disk_free:
         raise CheckError(
-            f"output: the result needs {2 * model_bytes:,} bytes in {folder}, "
-            f"{disk_free:,} are free"
+            f"the result needs {2 * model_bytes:,} bytes in {folder}, {disk_free:,} are free",
+            "output",
         )
     if per_evaluator > memory:
         raise CheckError(

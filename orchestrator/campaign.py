@@ -145,8 +145,14 @@ def start(campaign: Campaign) -> Step:
     return _advance(campaign, _propose(State(), references))
 
 
-def handle(campaign: Campaign, state: State, outcome: Outcome) -> Step:
-    """Returns what follows from an outcome. An outcome that is not waited for changes nothing."""
+def handle(
+    campaign: Campaign, state: State, outcome: Outcome, *, final: bool | None = None
+) -> Step:
+    """Returns what follows from an outcome. An outcome that is not waited for changes nothing.
+
+    Whether a failure ends its candidate is decided by `limits.max_attempts`, unless `final` says
+    how it was decided when the outcome was recorded: limits may change between runs.
+    """
     key: Key = (outcome.candidate, outcome.rows)
     job = state.open.get(key)
     if job is None:
@@ -154,7 +160,8 @@ def handle(campaign: Campaign, state: State, outcome: Outcome) -> Step:
     if isinstance(outcome, Failed) and outcome.retryable:
         if outcome.attempt < job.attempt:
             return Step(state)  # the same news twice
-        if job.attempt < campaign.limits.max_attempts:
+        ends = job.attempt >= campaign.limits.max_attempts if final is None else final
+        if not ends:
             again = replace(job, attempt=job.attempt + 1)
             return Step(replace(state, open={**state.open, key: again}), jobs=[again])
     remaining = {other: open_ for other, open_ in state.open.items() if other != key}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -81,14 +83,16 @@ def check(file: File, overrides: Overrides = None, as_json: Json = False) -> Non
     """Find everything out that can be known before spending; runs nothing."""
     from orchestrator import commands
 
-    facts = commands.check(_settings(file, overrides))
+    with _campaign(file, overrides) as settings:
+        facts = commands.check(settings)
     _print(facts, as_json, commands.check_lines)
 
 
 @app.command()
 def run(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
     """Start a campaign, or go on where it stopped."""
-    _run(_settings(file, overrides), as_json)
+    with _campaign(file, overrides) as settings:
+        _run(settings, as_json)
 
 
 @app.command()
@@ -191,11 +195,14 @@ def evaluate(
     """Score any model as the campaign would."""
     from orchestrator import commands, views
 
-    _print(commands.evaluate(model, _settings(file, overrides)), as_json, views.score_lines)
+    with _campaign(file, overrides) as settings:
+        found = commands.evaluate(model, settings)
+    _print(found, as_json, views.score_lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and turns failures into exit codes."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as done:
@@ -208,6 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _explain(error)
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else exit_codes.OK)
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    """Ends before anything has begun; a running campaign has handlers of its own."""
+    del signum, frame
+    sys.exit(exit_codes.TERMINATED)
 
 
 def _explain(error: Exception) -> int:
@@ -236,10 +249,17 @@ def _run(settings: CampaignSettings, as_json: bool) -> None:
     raise typer.Exit(commands.run(settings, as_json=as_json))
 
 
-def _settings(file: Path, overrides: list[str] | None) -> CampaignSettings:
+@contextmanager
+def _campaign(file: Path, overrides: list[str] | None) -> Iterator[CampaignSettings]:
+    """Reads a campaign file; what is found out about it later is shown at its place in it."""
     from orchestrator import config
+    from orchestrator.assemble import CheckError
 
-    return config.read(file, overrides or [])
+    loaded = config.load_file(file, overrides or [])
+    try:
+        yield loaded.settings
+    except CheckError as error:
+        raise loaded.locate(error.section, str(error)) from error
 
 
 def _reader(store: str) -> Reader:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from cluster.provenance import versions
 from evaluators.base import Rows
 from orchestrator import assemble, config, exit_codes, report
 from orchestrator import export as exports
-from orchestrator.assemble import CheckError, Parts
+from orchestrator.assemble import Parts
 from orchestrator.campaign import State
 from orchestrator.loop import Driver, Interrupted
 from orchestrator.progress import ProgressView
@@ -34,16 +32,15 @@ def check(settings: CampaignSettings) -> dict[str, Any]:
     Raises:
         CheckError: naming what is missing or does not fit.
     """
-    with _mistakes():
-        parts = assemble.assemble(settings)
-        return {
-            "campaign": settings.name,
-            "space": dict(parts.space.describe()),
-            "documents": dict(parts.facts.documents),
-            "candidates": assemble.num_expected(parts),
-            "needs": assemble.estimate(parts),
-            "evaluators": assemble.check_resources(settings.cluster),
-        }
+    parts = assemble.assemble(settings)
+    return {
+        "campaign": settings.name,
+        "space": dict(parts.space.describe()),
+        "documents": dict(parts.facts.documents),
+        "candidates": assemble.num_expected(parts),
+        "needs": assemble.estimate(parts),
+        "evaluators": assemble.check_resources(settings.cluster),
+    }
 
 
 def check_lines(found: dict[str, Any]) -> list[str]:
@@ -72,10 +69,9 @@ def check_lines(found: dict[str, Any]) -> list[str]:
 
 def run(settings: CampaignSettings, *, as_json: bool) -> int:
     """Runs a campaign to its end and writes its result; returns the exit code."""
-    with _mistakes():
-        parts = assemble.assemble(settings)
-        assemble.estimate(parts)
-        assemble.check_resources(settings.cluster)
+    parts = assemble.assemble(settings)
+    assemble.estimate(parts)
+    assemble.check_resources(settings.cluster)
     with Store(settings.store, settings.name) as store:
         known = store.load()
         if known is not None:
@@ -131,7 +127,7 @@ def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bo
     library.check_family(base, [library.inspect(source, policy) for source in recipe.sources])
     models = ", ".join(f"`{source}`" for source in recipe.sources)
     card = f"# {folder.name}\n\nA `{recipe.method}` merge of {models} over `{recipe.base}`.\n"
-    with _mistakes():
+    with assemble.about(""):
         exports.write_folder(recipe, policy, folder, card=card, replace=force)
 
 
@@ -141,7 +137,7 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
     Raises:
         CheckError: if the model or the tasks cannot be used.
     """
-    with _mistakes():
+    with assemble.about(""):
         policy = _policy(settings)
         facts = library.inspect(model, policy)
         wanted = settings.space.dtype if isinstance(settings.space, Merge) else "auto"
@@ -266,15 +262,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@contextmanager
-def _mistakes() -> Iterator[None]:
-    """What the parts refuse before anything has begun is the user's to mend."""
-    try:
-        yield
-    except ValueError as error:
-        raise CheckError(str(error)) from error
 
 
 def _size(num_bytes: int) -> str:

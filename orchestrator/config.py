@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -100,19 +100,20 @@ class _Reader:
         try:
             return _adapter(hint).validate_json(json.dumps(data, default=str), strict=True)
         except ValidationError as error:
-            raise self._explain(error, data, place) from error
+            raise self._explain(error, hint, data, place) from error
 
     def _mapping(self, data: Any, place: Place) -> Mapping[str, Any]:
         if not isinstance(data, Mapping):
             raise self.fail(place, f"expected a section of keys and values, got {data!r}")
         return {str(key): value for key, value in data.items()}
 
-    def _explain(self, error: ValidationError, data: Any, place: Place) -> ConfigError:
+    def _explain(self, error: ValidationError, hint: Any, data: Any, place: Place) -> ConfigError:
         """Says the deepest of pydantic's complaints in our words."""
         worst = max(error.errors(), key=lambda one: (one["type"] in _UNKNOWN, len(one["loc"])))
         inner = _known_part(worst["loc"], data)
         if worst["type"] in _UNKNOWN:
-            return self.fail((*place, *inner), "unknown key")
+            known = nearest(str(worst["loc"][-1]), _record_fields(hint))
+            return self.fail((*place, *inner), f"unknown key; {known}")
         if worst["type"] == "missing":
             last = worst["loc"][-1]
             what = f"item {last + 1}" if isinstance(last, int) else last
@@ -131,7 +132,31 @@ class _Reader:
         return self.fail(place, message)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A campaign's settings, and the document that they were read from."""
+
+    settings: CampaignSettings
+    document: Document
+
+    def locate(self, section: str, message: str) -> ConfigError:
+        """Returns the error for something found out later about a section.
+
+        A message that begins with one of the section's keys is placed there.
+        """
+        place: Place = (section,) if section else ()
+        named, colon, rest = message.partition(": ")
+        if colon and (*place, named) in self.document.lines:
+            place, message = (*place, named), rest
+        return _Reader(self.document).fail(place, message)
+
+
 def read(path: Path, overrides: Sequence[str] = ()) -> CampaignSettings:
+    """Reads and checks a campaign file; `load_file` keeps the document, too."""
+    return load_file(path, overrides).settings
+
+
+def load_file(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Reads and checks a campaign file.
 
     Args:
@@ -149,8 +174,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> CampaignSettings:
         raise ConfigError(f"{path} is empty; `shoal init` writes a campaign file to start from")
     for override in overrides:
         document = _override(document, override)
-    reader = _Reader(document)
-    return cast("CampaignSettings", reader.settings(CampaignSettings, document.data, ()))
+    settings = _Reader(document).settings(CampaignSettings, document.data, ())
+    return Loaded(cast("CampaignSettings", settings), document)
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "settings") -> CampaignSettings:
@@ -279,6 +304,13 @@ def _known_part(location: Sequence[str | int], data: Any) -> Place:
     return tuple(place)
 
 
+def _record_fields(hint: Any) -> list[str]:
+    """Returns the fields of every record that a field's type holds."""
+    if dataclasses.is_dataclass(hint):
+        return [one.name for one in dataclasses.fields(hint)]
+    return [name for inner in get_args(hint) for name in _record_fields(inner)]
+
+
 def _override(document: Document, override: str) -> Document:
     """Returns the document with one `key.key=value` set."""
     dotted, equals, text = override.partition("=")
@@ -291,7 +323,8 @@ def _override(document: Document, override: str) -> Document:
         raise ConfigError(f"--set {override!r}: {error}") from error
     data = _with(document.data, keys, value, override)
     place: Place = tuple(int(key) if key.isdigit() else key for key in keys)
-    return Document(document.path, data, {**document.lines, place: f"--set {override}"})
+    lines = {at: line for at, line in document.lines.items() if at[: len(place)] != place}
+    return Document(document.path, data, {**lines, place: f"--set {override}"})
 
 
 def _with(data: Any, keys: Sequence[str], value: Any, override: str) -> Any:

@@ -46,8 +46,9 @@ def write_recipe(recipe: MergeRecipe, path: Path) -> None:
     head = "# Written by shoal. Build it with `shoal merge` or `mergekit-yaml`.\n"
     if recipe.method == "dare_ties":
         head += (
-            "# DARE's random masks are not part of this format: recipe.json has the seed, and\n"
-            "# `shoal merge recipe.json` gives this very model.\n"
+            "# DARE's division by the density is in the weights here (where they are normalised,\n"
+            "# mergekit's own rescaling stands for it). Its random masks are not part of this\n"
+            "# format: `shoal merge recipe.json` gives the very model beside that file.\n"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(head + yaml_file.dump(mergekit.write(recipe)), encoding="utf-8")
@@ -68,7 +69,7 @@ def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRec
         return mergekit.read(yaml_file.load(path).data, facts)
     except mergekit.RecipeError as error:
         raise mergekit.RecipeError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise mergekit.RecipeError(
             f"{path} is no recipe in mergekit's format: {error!r}"
         ) from error

@@ -68,7 +68,7 @@ class Signals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handles SIGINT and SIGTERM meanwhile. Install after Ray: it has handlers of its own."""
+        """Handles SIGINT and SIGTERM meanwhile."""
         before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         for signum in before:
             signal.signal(signum, self._handle)
@@ -101,7 +101,7 @@ class Driver:
     signals: Signals = field(default_factory=Signals)
     _known: dict[str, str] = field(default_factory=dict)
     _queue: deque[Job] = field(default_factory=deque)
-    _in_flight: set[Key] = field(default_factory=set)
+    _in_flight: set[tuple[str, str, int]] = field(default_factory=set)
     _started: float = 0.0
 
     def run(self) -> State:
@@ -116,15 +116,17 @@ class Driver:
         self._known = self.store.candidates()
         state, resumed = self._replay()
         self.listener.on_start(state, resumed)
+        state = self._watch_time(state)
         if state.phase == "done":
             return state
-        executor = self.open_executor()
-        try:
-            self.listener.on_workers(executor.slots)
-            with self.signals.installed():
-                return self._drive(state, executor)
-        finally:
-            executor.close()
+        with self.signals.installed():
+            executor = self.open_executor()
+            try:
+                self.listener.on_workers(executor.slots)
+                with self.signals.installed():  # again: Ray has put handlers of its own
+                    return self._drive(state, executor)
+            finally:
+                executor.close()
 
     def _replay(self) -> tuple[State, int]:
         """Feeds the recorded outcomes to the campaign; the rest is queued."""
@@ -132,9 +134,9 @@ class Driver:
         self._remember(step)
         state, waiting = step.state, {_key(job): job for job in step.jobs}
         resumed = 0
-        for outcome in self.store.outcomes():
+        for outcome, final in self.store.outcomes():
             waiting.pop((outcome.candidate, outcome.rows), None)
-            step = campaigns.handle(self.campaign, state, outcome)
+            step = campaigns.handle(self.campaign, state, outcome, final=final)
             self._remember(step)
             state = step.state
             waiting |= {_key(job): job for job in step.jobs}
@@ -147,26 +149,27 @@ class Driver:
             if self.signals.received is not None:
                 self._wind_down(state, executor)
                 raise Interrupted(self.signals.received)
-            state = self._watch_time(state)
             self._hand_out(executor)
             for outcome in executor.outcomes(_TICK_S):
                 state = self._take(state, outcome)
+            state = self._watch_time(state)
         return state
 
     def _hand_out(self, executor: Executor) -> None:
         while self._queue and len(self._in_flight) < executor.slots:
             job = self._queue.popleft()
             self.store.begin(job)
-            self._in_flight.add(_key(job))
+            self._in_flight.add(job.key)
             executor.submit(job)
 
     def _take(self, state: State, outcome: Outcome) -> State:
-        key = (outcome.candidate, outcome.rows)
-        if key not in self._in_flight:
+        attempt = (outcome.candidate, outcome.rows, outcome.attempt)
+        if attempt not in self._in_flight:
             return state  # the same news twice
-        self._in_flight.discard(key)
+        self._in_flight.discard(attempt)
         step = campaigns.handle(self.campaign, state, outcome)
-        final = isinstance(outcome, Scored) or key not in step.state.open
+        waits = (outcome.candidate, outcome.rows) in step.state.open
+        final = isinstance(outcome, Scored) or not waits
         self.store.record(outcome, final=final, elapsed_s=self.elapsed_s())
         self._remember(step)
         self._queue.extend(step.jobs)

@@ -7,6 +7,7 @@ model, values with filters. What is not understood is refused by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from evaluators.registry import nearest
@@ -19,6 +20,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "dare_ties": {"rescale": "l1"},
 }
 _TOP = ("merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype")
+#: Types that merged weights can have.
+DTYPES = ("float32", "bfloat16", "float16")
 _NEEDS_BASE = ("task_arithmetic", "ties", "dare_ties")
 
 
@@ -31,7 +34,10 @@ def write(recipe: MergeRecipe) -> dict[str, Any]:
     facts = METHODS.facts(recipe.method)
     base = recipe.sources[0] if recipe.method == "slerp" else recipe.base
     options = {**facts.options, **recipe.options}
-    if "rescale" in options:
+    if options.get("rescale") == "density" and not options["normalize"]:
+        recipe = _divide_weights(recipe)
+        options["rescale"] = False
+    elif "rescale" in options:
         options["rescale"] = options["rescale"] != "none"
     config: dict[str, Any] = {"merge_method": recipe.method}
     if recipe.method != "linear":
@@ -42,6 +48,21 @@ def write(recipe: MergeRecipe) -> dict[str, Any]:
     config["out_dtype"] = recipe.dtype
     config["slices"] = [_write_slice(recipe, part) for part in recipe.slices]
     return config
+
+
+def _divide_weights(recipe: MergeRecipe) -> MergeRecipe:
+    """Puts DARE's division by the density, which mergekit does not have, into the weights."""
+    slices = [
+        replace(part, settings=tuple(_divided(setting) for setting in part.settings))
+        for part in recipe.slices
+    ]
+    return replace(recipe, slices=tuple(slices))
+
+
+def _divided(setting: Setting) -> Setting:
+    pairs = zip(setting.values["weight"], setting.values["density"], strict=True)
+    weights = tuple(weight / density for weight, density in pairs)
+    return replace(setting, values={**setting.values, "weight": weights})
 
 
 def read(data: Any, facts: Callable[[str], tuple[int, str]], *, seed: int = 0) -> MergeRecipe:
@@ -55,9 +76,42 @@ def read(data: Any, facts: Callable[[str], tuple[int, str]], *, seed: int = 0) -
     Raises:
         RecipeError: naming the key that is missing or not supported.
     """
+    method, base = _read_head(data)
+    parts = _parts(data, base if method != "slerp" else None, facts)
+    _check_parts(parts, method)
+    sources = _order(list(parts[0].models), base, method)
+    whole = str(base if base is not None else sources[0])
+    num_layers, stored = facts(whole)
+    dtype = str(data.get("out_dtype") or data.get("dtype") or stored)
+    if dtype not in DTYPES:
+        raise RecipeError(f"dtype: unknown {dtype!r}; {nearest(dtype, DTYPES)}")
+    if parts[-1].stop != num_layers:
+        raise RecipeError(
+            f"slices: cover layers 0 to {parts[-1].stop - 1}, {whole!r} has {num_layers} layers"
+        )
+    try:
+        return MergeRecipe(
+            method=method,
+            sources=tuple(sources),
+            base=whole,
+            slices=tuple(part.slice(method, sources) for part in parts),
+            options=_options(method, data.get("parameters") or {}),
+            dtype=dtype,
+            seed=seed,
+        )
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"slices: {error}") from error
+
+
+def _read_head(data: Any) -> tuple[str, Any]:
+    """Returns the method and the base model, if there is one."""
     if not isinstance(data, Mapping):
         raise RecipeError("expected a mapping with merge_method")
     _refuse_unknown(data, _TOP, "recipe")
+    if not isinstance(data.get("parameters") or {}, Mapping):
+        raise RecipeError(f"parameters: expected keys and values, got {data['parameters']!r}")
     method = str(data.get("merge_method", ""))
     if method not in METHODS.known:
         raise RecipeError(f"merge_method: unknown {method!r}; {nearest(method, METHODS.known)}")
@@ -66,23 +120,18 @@ def read(data: Any, facts: Callable[[str], tuple[int, str]], *, seed: int = 0) -
     base = data.get("base_model")
     if base is None and method in _NEEDS_BASE:
         raise RecipeError(f"base_model is missing: {method} needs one")
-    parts = _parts(data, base if method != "slerp" else None, facts)
-    sources = _order(list(parts[0].models), base, method)
-    whole = str(base if base is not None else sources[0])
-    num_layers, dtype = facts(whole)
-    if parts[-1].stop != num_layers:
-        raise RecipeError(
-            f"slices: cover layers 0 to {parts[-1].stop - 1}, {whole!r} has {num_layers} layers"
-        )
-    return MergeRecipe(
-        method=method,
-        sources=tuple(sources),
-        base=whole,
-        slices=tuple(part.slice(method, sources) for part in parts),
-        options=_options(method, data.get("parameters") or {}),
-        dtype=str(data.get("out_dtype") or data.get("dtype") or dtype),
-        seed=seed,
-    )
+    return method, base
+
+
+def _check_parts(parts: Sequence[_Part], method: str) -> None:
+    """Refuses slices of different models, and parameters that the method does not have."""
+    for number, part in enumerate(parts):
+        if set(part.models) != set(parts[0].models):
+            raise RecipeError(
+                f"slices.{number}: merges {sorted(part.models)}, the first slice "
+                f"{sorted(parts[0].models)}; all slices must have the same models"
+            )
+        part.check(method)
 
 
 class _Part:
@@ -105,12 +154,27 @@ class _Part:
             given[parameter.name] = [
                 _filtered(parameter.name, self._value(holder, parameter.name)) for holder in holders
             ]
-        filters = dict.fromkeys(
-            module for values in given.values() for value in values for module, _ in value
-        )
-        ordered = [*(module for module in filters if module is not None), None]
+        lists = {
+            tuple(module for module, _ in pairs if module is not None)
+            for holders in given.values()
+            for pairs in holders
+        } - {()}
+        if len(lists) > 1:
+            raise RecipeError(
+                f"parameters: all values need the same filters in the same order, got "
+                f"{' and '.join(str(list(one)) for one in sorted(lists))}"
+            )
+        ordered = [*(next(iter(lists)) if lists else ()), None]
         settings = tuple(_setting(module, given) for module in ordered)
         return Slice(start=self.start, stop=self.stop, settings=settings)
+
+    def check(self, method: str) -> None:
+        """Refuses parameters that the method does not have."""
+        names = [parameter.name for parameter in METHODS.facts(method).parameters]
+        for model, parameters in self.models.items():
+            _refuse_unknown(parameters, names, f"parameters of {model!r}")
+        known = [*names, *METHODS.facts(method).options]
+        _refuse_unknown(self._shared, known, "parameters")
 
     def _value(self, model: str | None, name: str) -> Any:
         """The model's own value, or the one given for all."""
@@ -136,6 +200,8 @@ def _parts(
             raise RecipeError("models: nothing to merge")
         num_layers, _ = facts(str(base or next(iter(models))))
         return [_Part(0, num_layers, models, shared)]
+    if not data["slices"]:
+        raise RecipeError("slices: nothing to merge")
     parts = []
     for number, entry in enumerate(data["slices"]):
         _refuse_unknown(entry, ("sources", "parameters"), f"slices.{number}")

@@ -59,9 +59,12 @@ def load(path: Path) -> Document:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise YamlError(f"{path} is not valid YAML: {_mark(error)}") from error
-    lines: dict[Place, int] = {}
-    if node is not None:
-        _collect(str(path), node, (), lines)
+    lines: dict[Place, int | str] = {}
+    try:
+        if node is not None:
+            _collect(str(path), node, (), lines)
+    except RecursionError as error:
+        raise YamlError(f"{path} refers to itself without end") from error
     return Document(str(path), data, lines)
 
 
@@ -83,7 +86,7 @@ def dump(data: Any) -> str:
     return text
 
 
-def _collect(path: str, node: yaml.Node, place: Place, lines: dict[Place, int]) -> None:
+def _collect(path: str, node: yaml.Node, place: Place, lines: dict[Place, int | str]) -> None:
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -19,7 +19,7 @@ from evaluators.registry import UnknownNameError, nearest
 from orchestrator.spaces.base import Box, Genome, Reference
 from workers import library
 from workers.builders.settings import MergeSettings
-from workers.library import ModelFacts, ModelPolicy
+from workers.library import ModelError, ModelFacts, ModelPolicy
 from workers.methods.registry import METHODS, MethodFacts, Parameter
 from workers.recipe import MergeRecipe, Setting, Slice, average, plain_copy
 
@@ -77,9 +77,12 @@ class Merge:
         policy = ModelPolicy(
             allow_pickle=self.allow_pickle, trust_remote_code=self.trust_remote_code
         )
-        base = library.inspect(self.base, policy)
-        sources = [library.inspect(source, policy) for source in self.sources]
-        library.check_family(base, sources)
+        base = _inspect("base", self.base, policy)
+        sources = [_inspect("sources", source, policy) for source in self.sources]
+        try:
+            library.check_family(base, sources)
+        except ModelError as error:
+            raise ModelError(f"sources: {error}") from error
         if self.layer_groups > base.num_layers:
             raise ValueError(
                 f"layer_groups: {self.layer_groups} groups of layers, but {self.base!r} has "
@@ -131,6 +134,7 @@ class MergeSpace:
         return {
             "architecture": base.architecture,
             "layers": base.num_layers,
+            "sources": len(self._settings.sources),
             "parameters": base.num_parameters,
             "dtype": self._dtype,
             "vocabulary": len(base.vocabulary) if base.vocabulary is not None else None,
@@ -192,6 +196,13 @@ class MergeSpace:
             list(self._settings.sources), base=base, num_layers=layers, dtype=self._dtype
         )
         return (*copies, Reference(name="uniform merge", recipe=uniform))
+
+
+def _inspect(key: str, reference: str, policy: ModelPolicy) -> ModelFacts:
+    try:
+        return library.inspect(reference, policy)
+    except ModelError as error:
+        raise ModelError(f"{key}: {error}") from error
 
 
 def _edges(num_layers: int, groups: int) -> list[tuple[int, int]]:

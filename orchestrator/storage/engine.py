@@ -8,13 +8,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event, inspect, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
 
 from orchestrator.storage import schema
 
 #: Milliseconds a reader or writer waits for another.
 _BUSY_TIMEOUT_MS = 30_000
+
+
+#: Lock that is held while tables are made, on a server.
+_TABLES_KEY = 0x5304A1
 
 
 class StoreError(ValueError):
@@ -30,17 +37,27 @@ def open_for_writing(url: str) -> Engine:
     """Opens a store, making its file, folder and tables if there are none.
 
     Raises:
-        StoreError: if it cannot be opened or was written by a newer version.
+        StoreError: if it cannot be opened or was written by another version; it is not touched.
     """
     if is_server(url):
         engine = _server_engine(url)
     else:
         path = _file(url)
+        if path.is_file() and path.stat().st_size > 0:
+            open_for_reading(url)  # refuses what is not ours before anything is set up in it
         path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{path}")
+        engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_immediate)
-    _check(engine, url, create=True)
+    with engine.begin() as connection:  # one transaction: two first runs make the tables once
+        if is_server(url):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_KEY})
+        if "about" not in inspect(connection).get_table_names():
+            _refuse_foreign(connection, url)
+            schema.metadata.create_all(connection)
+            version = schema.about.insert().values(schema_version=schema.SCHEMA_VERSION)
+            connection.execute(version)
+        _check_version(connection, url)
     return engine
 
 
@@ -48,16 +65,27 @@ def open_for_reading(url: str) -> Engine:
     """Opens an existing store so that nothing can be changed and the writer is never held up.
 
     Raises:
-        StoreError: if there is none.
+        StoreError: if there is none, or it is not one that this version can read.
     """
     if is_server(url):
-        engine = _server_engine(url)
+        engine = _server_engine(url, "-c default_transaction_read_only=on")
     else:
         path = _file(url)
         if not path.is_file():
             raise StoreError(f"there is no store {str(path)!r} (from {Path.cwd()})")
-        engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
-    _check(engine, url, create=False)
+        database = f"file:{quote(str(path))}"
+        engine = create_engine(
+            URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"}),
+            poolclass=NullPool,
+        )
+    try:
+        with engine.connect() as connection:
+            if "about" not in inspect(connection).get_table_names():
+                raise StoreError(f"{_without_password(url)!r} is not a shoal store")
+            _check_version(connection, url)
+    except DatabaseError as error:
+        cause = str(error.orig)
+        raise StoreError(f"{_without_password(url)!r} is not a shoal store: {cause}") from error
     return engine
 
 
@@ -91,11 +119,9 @@ def lock(engine: Engine, url: str, campaign: str) -> Callable[[], None]:
                 raise StoreError(refusal) from error
             time.sleep(patience)
 
-    def release() -> None:
-        Path(file.name).unlink(missing_ok=True)
-        file.close()
-
-    return release
+    # The file stays: to unlink it would let a process that waits on it and one that makes it anew
+    # both believe that they hold the lock.
+    return file.close
 
 
 def is_locked(engine: Engine, url: str, campaign: str) -> bool:
@@ -131,10 +157,13 @@ def _file(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///")).expanduser().resolve()
 
 
-def _server_engine(url: str) -> Engine:
+def _server_engine(url: str, options: str = "") -> Engine:
     _, _, rest = url.partition("://")
+    arguments = {"options": options} if options else {}
     try:
-        engine = create_engine(f"postgresql+psycopg://{rest}")
+        engine = create_engine(
+            f"postgresql+psycopg://{rest}", poolclass=NullPool, connect_args=arguments
+        )
         with engine.connect():
             return engine
     except ImportError as error:
@@ -170,20 +199,13 @@ def _begin_immediate(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _check(engine: Engine, url: str, *, create: bool) -> None:
-    try:
-        tables = inspect(engine).get_table_names()
-    except Exception as error:
-        raise StoreError(f"{url!r} is not a shoal store: {error}") from error
-    if "about" not in tables:
-        if tables or not create:
-            raise StoreError(f"{_without_password(url)!r} is a database, but not a shoal store")
-        with engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            connection.execute(schema.about.insert().values(schema_version=schema.SCHEMA_VERSION))
-        return
-    with engine.connect() as connection:
-        found = cast("int", connection.execute(select(schema.about.c.schema_version)).scalar_one())
+def _refuse_foreign(connection: Connection, url: str) -> None:
+    if inspect(connection).get_table_names():
+        raise StoreError(f"{_without_password(url)!r} is a database, but not a shoal store")
+
+
+def _check_version(connection: Connection, url: str) -> None:
+    found = cast("int", connection.execute(select(schema.about.c.schema_version)).scalar_one())
     if found != schema.SCHEMA_VERSION:
         raise StoreError(
             f"store {_without_password(url)!r} has schema {found}, this shoal knows "

@@ -100,6 +100,7 @@ attempt = Table(
     Column("stage", Text),
     Column("cause", Text),
     Column("retryable", Integer),
+    Column("final", Integer),  # whether a failure ended its candidate
     ForeignKeyConstraint(["campaign", "candidate"], ["candidate.campaign", "candidate.id"]),
     UniqueConstraint("campaign", "sequence"),
     CheckConstraint("rows IN ('search', 'test')", name="attempt_rows"),

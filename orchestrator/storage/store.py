@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, cast
@@ -156,7 +156,7 @@ class Store:
         `final` says that a failure ends the candidate rather than being tried again.
         """
         with self._engine.begin() as connection:
-            self._close_attempt(connection, outcome)
+            self._close_attempt(connection, outcome, final=final)
             if isinstance(outcome, Scored):
                 self._add_scores(connection, outcome)
             if outcome.rows == "search" and (final or isinstance(outcome, Scored)):
@@ -171,16 +171,15 @@ class Store:
                 update(campaign).where(campaign.c.id == self._id).values(elapsed_s=elapsed_s)
             )
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Yields every recorded outcome in the order of recording."""
+    def outcomes(self) -> list[tuple[Outcome, bool]]:
+        """Returns every recorded outcome, in the order of recording, and whether it was final."""
         query = (
             select(attempt)
             .where(attempt.c.campaign == self._id, attempt.c.sequence.is_not(None))
             .order_by(attempt.c.sequence)
         )
         with self._engine.connect() as connection:
-            for row in connection.execute(query):
-                yield _outcome(row, {})
+            return [(_outcome(row, {}), bool(row.final)) for row in connection.execute(query)]
 
     def end(self, state: CampaignState, reason: str | None, elapsed_s: float) -> None:
         """Records that this run of the campaign is over."""
@@ -191,7 +190,7 @@ class Store:
                 .values(state=state, reason=reason, elapsed_s=elapsed_s)
             )
 
-    def _close_attempt(self, connection: Connection, outcome: Outcome) -> None:
+    def _close_attempt(self, connection: Connection, outcome: Outcome, *, final: bool) -> None:
         last = select(func.coalesce(func.max(attempt.c.sequence), 0)).where(
             attempt.c.campaign == self._id
         )
@@ -199,6 +198,7 @@ class Store:
             "sequence": connection.execute(last).scalar_one() + 1,
             "seconds": outcome.seconds,
             "worker": outcome.worker,
+            "final": int(final),
         }
         if isinstance(outcome, Scored):
             values |= {"state": "scored", "fitness": outcome.score.fitness}
@@ -215,6 +215,7 @@ class Store:
                 attempt.c.campaign == self._id,
                 attempt.c.candidate == outcome.candidate,
                 attempt.c.rows == outcome.rows,
+                attempt.c.number == outcome.attempt,
                 attempt.c.state == "open",
             )
             .values(**values)

@@ -1,0 +1,273 @@
+"""What every selection, crossover, mutation and algorithm owes, whichever the registry lists."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from statistics import median
+
+import numpy as np
+import pytest
+
+from orchestrator.algorithms.base import ALGORITHMS, Evaluated
+from orchestrator.campaign import Campaign, Limits, handle, start
+from orchestrator.operators.crossover import CROSSOVERS
+from orchestrator.operators.mutation import MUTATIONS
+from orchestrator.operators.selection import SELECTIONS
+
+FITNESS = [5.0, 4.0, 4.0, 1.0, 0.0, -3.0]
+RANGES = np.array([3.0, 3.0, 3.0])
+
+
+def frozen(*values: float) -> np.ndarray:
+    genes = np.array(values)
+    genes.flags.writeable = False
+    return genes
+
+
+def parts(registry):
+    return pytest.mark.parametrize("part", [registry.load(name) for name in registry.addresses])
+
+
+@pytest.fixture
+def _global_randomness_untouched():
+    numpy_before, python_before = np.random.get_state(), random.getstate()  # noqa: NPY002
+    yield
+    assert str(np.random.get_state()) == str(numpy_before)  # noqa: NPY002
+    assert random.getstate() == python_before
+
+
+pytestmark = pytest.mark.usefixtures("_global_randomness_untouched")
+
+
+@parts(SELECTIONS)
+def test_a_selection_draws_as_many_members_as_asked_for(part):
+    for population in (1, 2, len(FITNESS)):
+        for num in (1, 2, 7):
+            drawn = part()(FITNESS[:population], num, np.random.default_rng(1))
+            assert len(drawn) == num
+            assert all(isinstance(index, int) and 0 <= index < population for index in drawn)
+
+
+@parts(SELECTIONS)
+def test_a_selection_prefers_the_better(part):
+    num = 6000
+    drawn = part()(FITNESS, num, np.random.default_rng(2))
+    counts = np.bincount(drawn, minlength=len(FITNESS))
+    chance = 4 * np.sqrt(num)
+    assert all(better >= worse - chance for better, worse in pairwise(counts))
+    assert counts[:3].sum() > counts[3:].sum() + chance
+
+
+@parts(SELECTIONS)
+def test_a_selection_is_decided_by_the_generator_alone(part):
+    one, same, other = (part()(FITNESS, 40, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+
+
+@parts(CROSSOVERS)
+def test_a_child_lies_within_the_bounds_once_repaired(part, fake_space):
+    box = fake_space().box
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        a, b = (frozen(*genome) for genome in box.sample(rng, 2))
+        child = part(probability=1.0)(a, b, rng)
+        assert child.shape == a.shape
+        genes = box.repair(child)
+        assert all(
+            low <= gene <= high for gene, low, high in zip(genes, box.lower, box.upper, strict=True)
+        )
+
+
+@parts(CROSSOVERS)
+def test_a_child_mixes_both_parents(part):
+    a, b = frozen(0.0, 0.0, 0.0, 0.0), frozen(1.0, 1.0, 1.0, 1.0)
+    children = [part(probability=1.0)(a, b, np.random.default_rng(seed)) for seed in range(400)]
+    mean = float(np.mean(children))
+    assert 0.15 < mean < 0.85
+    assert any(float(np.ptp(child)) > 0 for child in children)
+
+
+@parts(CROSSOVERS)
+def test_equal_parents_have_an_equal_child(part):
+    a = frozen(0.25, -0.5, 1.5)
+    for seed in range(50):
+        child = part(probability=1.0)(a, a, np.random.default_rng(seed))
+        np.testing.assert_allclose(child, a, atol=1e-12)
+
+
+@parts(CROSSOVERS)
+def test_parents_are_crossed_as_often_as_the_probability_says(part):
+    a, b = frozen(0.0, 0.0, 0.0), frozen(1.0, 1.0, 1.0)
+
+    def crossed(probability: float) -> int:
+        made = part(probability=probability)
+        return sum(made(a, b, np.random.default_rng(s)) is not None for s in range(400))
+
+    assert crossed(0.0) == 0
+    assert crossed(1.0) == 400
+    assert 140 < crossed(0.5) < 260
+
+
+@parts(CROSSOVERS)
+def test_a_crossover_is_decided_by_the_generator_alone(part):
+    a, b = frozen(*np.zeros(8)), frozen(*np.ones(8))
+    one, same, other = (
+        part(probability=1.0)(a, b, np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@parts(MUTATIONS)
+def test_a_mutation_always_changes_something_and_not_its_input(part):
+    genes = frozen(0.5, -0.5, 1.0)
+    for seed in range(300):
+        changed = part()(genes, RANGES, np.random.default_rng(seed))
+        assert changed.shape == genes.shape
+        assert np.any(changed != genes)
+        assert np.all(np.isfinite(changed))
+
+
+@parts(MUTATIONS)
+def test_a_mutation_changes_one_gene_of_a_genome_on_average(part):
+    genes = frozen(*np.zeros(20))
+    changed = [
+        np.count_nonzero(part()(genes, np.ones(20), np.random.default_rng(s))) for s in range(500)
+    ]
+    assert 0.9 < np.mean(changed) < 1.8
+    every = part(probability=1.0)(genes, np.ones(20), np.random.default_rng(0))
+    assert np.count_nonzero(every) == 20
+
+
+@parts(MUTATIONS)
+def test_a_mutation_is_a_share_of_each_genes_range(part):
+    genes, ranges = frozen(0.0, 0.0), np.array([1.0, 100.0])
+    changed = np.array(
+        [part(probability=1.0)(genes, ranges, np.random.default_rng(s)) for s in range(500)]
+    )
+    spread = np.abs(changed).mean(axis=0)
+    assert 50 < spread[1] / spread[0] < 200
+
+
+@parts(MUTATIONS)
+def test_a_mutation_is_decided_by_the_generator_alone(part):
+    genes = frozen(0.5, -0.5, 1.0)
+    one, same, other = (part()(genes, RANGES, np.random.default_rng(s)) for s in (3, 3, 4))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def told(algorithm, box, generations=2):
+    """Memory after some generations of the sphere."""
+    memory, number = (), 0
+    for generation in range(1, generations + 1):
+        proposals = algorithm.ask(box, memory, np.random.default_rng([5, generation]))
+        evaluated = []
+        for proposal in proposals:
+            number += 1
+            fitness = -sum(gene * gene for gene in proposal.genome)
+            evaluated.append(
+                Evaluated(
+                    candidate=f"s{number}", number=number, genome=proposal.genome, fitness=fitness
+                )
+            )
+        memory = algorithm.tell(memory, evaluated)
+    return memory
+
+
+@parts(ALGORITHMS)
+def test_an_algorithm_asks_within_bounds_and_as_many_as_it_says(part, fake_space):
+    box, algorithm = fake_space().box, part(population_size=10)
+    for generation in (1, 2, 3):
+        memory = told(algorithm, box, generation - 1)
+        proposals = algorithm.ask(box, memory, np.random.default_rng(generation))
+        assert len(proposals) == algorithm.size(generation)
+        for proposal in proposals:
+            assert all(
+                low <= gene <= high
+                for gene, low, high in zip(proposal.genome, box.lower, box.upper, strict=True)
+            )
+            assert all(type(gene) is float for gene in proposal.genome)
+            assert proposal.operator
+
+
+@parts(ALGORITHMS)
+def test_asking_changes_nothing_and_is_decided_by_the_generator(part, fake_space):
+    box, algorithm = fake_space().box, part(population_size=10)
+    memory = told(algorithm, box)
+    one, same, other = (algorithm.ask(box, memory, np.random.default_rng(s)) for s in (3, 3, 4))
+    assert one == same
+    assert one != other
+    assert memory == told(algorithm, box)
+
+
+@parts(ALGORITHMS)
+def test_telling_does_not_depend_on_the_order_and_drops_the_failed(part, fake_space):
+    box, algorithm = fake_space().box, part(population_size=10)
+    genomes = box.sample(np.random.default_rng(0), 10)
+    evaluated = [
+        Evaluated(
+            candidate=f"s{number}",
+            number=number,
+            genome=genome,
+            fitness=None if number % 3 == 0 else float(number % 4),
+        )
+        for number, genome in enumerate(genomes, start=1)
+    ]
+    memory = algorithm.tell((), evaluated)
+    assert memory == algorithm.tell((), evaluated[::-1])
+    assert all(member.fitness is not None for member in memory)
+    ranks = [(-member.fitness, member.number) for member in memory]
+    assert ranks == sorted(ranks)
+
+
+@parts(ALGORITHMS)
+def test_an_algorithm_survives_a_generation_that_failed_as_a_whole(part, fake_space):
+    box, algorithm = fake_space().box, part(population_size=4)
+    genomes = box.sample(np.random.default_rng(0), 4)
+    lost = [
+        Evaluated(candidate=f"s{number}", number=number, genome=genome, fitness=None)
+        for number, genome in enumerate(genomes, start=1)
+    ]
+    memory = algorithm.tell((), lost)
+    assert algorithm.ask(box, memory, np.random.default_rng(1))
+
+
+def best_on_a_sphere(algorithm, space, score, seed: int) -> float:
+    limits = Limits(evaluations=300)
+    campaign = Campaign(space=space, algorithm=algorithm, seed=seed, limits=limits)
+    step = start(campaign)
+    jobs, state = list(step.jobs), step.state
+    while jobs:
+        step = handle(campaign, state, score(jobs.pop()))
+        state = step.state
+        jobs += step.jobs
+    assert state.proposed == 300
+    return state.best["search"].fitness
+
+
+def test_genetic_search_clearly_beats_random_search(fake_space, score):
+    def typical(kind: str) -> float:
+        algorithm = ALGORITHMS.load(kind)(population_size=20)
+        space = fake_space(dim=10)
+        return median(best_on_a_sphere(algorithm, space, score, seed) for seed in range(5))
+
+    assert typical("genetic") > typical("random") / 3  # fitness is negative: a third of the way
+
+
+def test_the_elite_is_never_lost(fake_space, score):
+    genetic = ALGORITHMS.load("genetic")(population_size=6, elites=1)
+    box = fake_space().box
+    best = [told(genetic, box, generations)[0].fitness for generations in range(1, 12)]
+    assert best == sorted(best)
+
+
+def test_the_genetic_algorithm_measures_no_genome_twice(fake_space):
+    genetic = ALGORITHMS.load("genetic")(population_size=12, elites=2)
+    box = fake_space().box
+    memory = told(genetic, box, 4)
+    asked = [one.genome for one in genetic.ask(box, memory, np.random.default_rng(0))]
+    assert len(set(asked)) == len(asked)
+    assert not set(asked) & {member.genome for member in memory}
