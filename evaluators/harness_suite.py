@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -337,5 +336,4 @@ def _quieten() -> None:
     """The harness and its data library report every step; a campaign repeats thousands."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("lm-eval").setLevel(logging.ERROR)
-    os.environ.setdefault("TQDM_DISABLE", "1")
     datasets.disable_progress_bars()

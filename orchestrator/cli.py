@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -203,6 +204,7 @@ def evaluate(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and turns failures into exit codes."""
     signal.signal(signal.SIGTERM, _terminated)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars; read when tqdm is imported
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as done:
