@@ -44,7 +44,7 @@ def open_for_writing(url: str) -> Engine:
     else:
         path = _file(url)
         if path.is_file() and path.stat().st_size > 0:
-            open_for_reading(url)  # refuses what is not ours before anything is set up in it
+            _look(_file_reader(path), url)  # refuses before anything is set up in the file
         path.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
         event.listen(engine, "connect", _set_up_sqlite)
@@ -73,20 +73,35 @@ def open_for_reading(url: str) -> Engine:
         path = _file(url)
         if not path.is_file():
             raise StoreError(f"there is no store {str(path)!r} (from {Path.cwd()})")
-        database = f"file:{quote(str(path))}"
-        engine = create_engine(
-            URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"}),
-            poolclass=NullPool,
-        )
+        engine = _file_reader(path)
+    if not _look(engine, url):
+        raise StoreError(f"{_without_password(url)!r} is not a shoal store: it is empty")
+    return engine
+
+
+def _file_reader(path: Path) -> Engine:
+    """Returns an engine that cannot change the file."""
+    database = f"file:{quote(str(path))}"
+    query = {"mode": "ro", "uri": "true"}
+    return create_engine(URL.create("sqlite", database=database, query=query), poolclass=NullPool)
+
+
+def _look(engine: Engine, url: str) -> bool:
+    """Returns whether our tables are there.
+
+    Raises:
+        StoreError: if the database is somebody else's, or of another version.
+    """
     try:
         with engine.connect() as connection:
             if "about" not in inspect(connection).get_table_names():
-                raise StoreError(f"{_without_password(url)!r} is not a shoal store")
+                _refuse_foreign(connection, url)
+                return False
             _check_version(connection, url)
+            return True
     except DatabaseError as error:
         cause = str(error.orig)
         raise StoreError(f"{_without_password(url)!r} is not a shoal store: {cause}") from error
-    return engine
 
 
 def lock(engine: Engine, url: str, campaign: str) -> Callable[[], None]:

@@ -35,7 +35,7 @@ def test_no_room_for_one_evaluator_says_what_is_needed_and_what_is_there():
 
 
 def test_more_evaluators_than_fit_are_refused_with_how_many_do():
-    with pytest.raises(ValueError, match=r"cluster\.evaluators: 5 evaluators .*; 4 do"):
+    with pytest.raises(ValueError, match=r"evaluators: 5 evaluators .*; 4 do"):
         share(Cluster(evaluators=5), num_cpus=4, num_gpus=0)
     with pytest.raises(ValueError, match=r"3 evaluators .* and 1 GPUs each .*; 2 do"):
         share(Cluster(evaluators=3), num_cpus=64, num_gpus=2)
