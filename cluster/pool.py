@@ -16,6 +16,10 @@ from workers.job import Job, Outcome
 from workers.run import WorkerSettings
 
 
+#: Seconds that a worker has to leave by itself, and clean up after itself, before it is killed.
+_LEAVE_S = 1.0
+
+
 class ProcessHandle:
     """A worker process and our end of its pipe."""
 
@@ -36,10 +40,11 @@ class ProcessHandle:
             self.process.kill()
 
     def kill(self) -> None:
-        """Kills the process and reaps it."""
+        """Ends and reaps the process: an idle one goes by itself when its pipe closes."""
+        self.pipe.close()
+        self.process.join(timeout=_LEAVE_S)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 class ProcessFleet:
