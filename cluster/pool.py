@@ -15,7 +15,6 @@ from cluster.dispatch import Done, Event, Handle, Lost, Ready
 from workers.job import Job, Outcome
 from workers.run import WorkerSettings
 
-
 #: Seconds that a worker has to leave by itself, and clean up after itself, before it is killed.
 _LEAVE_S = 1.0
 
