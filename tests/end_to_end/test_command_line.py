@@ -201,7 +201,15 @@ def test_check_finds_everything_out_and_makes_nothing(shoal, tmp_path):
 def test_init_writes_a_file_that_check_accepts(shoal, tmp_path):
     file = tmp_path / "new/campaign.yaml"
     assert shoal.call("init", "-o", file).code == 0
-    assert shoal.call("check", file).code == 0
+    edited = {
+        "space.base": "examples/models/base",
+        "space.sources": "[examples/models/a, examples/models/b]",
+        "evaluate.include_path": "examples/tasks",
+        "evaluate.tasks": "[{name: skill_a_search, metric: acc}]",
+    }
+    words = [word for key, value in edited.items() for word in ("--set", f"{key}={value}")]
+    ended = shoal.call("check", file, *words)
+    assert ended.code == 0, ended.stderr
     assert shoal.call("init", "-o", file).code == 2
     assert "'merge'" in shoal.call("init", "merg", "-o", tmp_path / "x.yaml").stderr
 
