@@ -24,6 +24,7 @@ from orchestrator.storage.store import Store
 from workers import library
 from workers.library import ModelPolicy
 from workers.recipe import MergeRecipe, plain_copy
+from workers.run import best_device
 
 
 def check(settings: CampaignSettings) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
         settings.evaluate.check()
         from workers.builders.settings import MergeSettings
 
-        builder = MergeSettings(base=model, dtype=dtype, policy=policy).open(_device())
+        builder = MergeSettings(base=model, dtype=dtype, policy=policy).open(best_device())
         language = builder.build(
             plain_copy(model, base=model, num_layers=facts.num_layers, dtype=dtype)
         )
@@ -251,17 +252,7 @@ def _print_result(result: report.Result) -> None:
 
 def _policy(settings: CampaignSettings) -> ModelPolicy:
     space = settings.space
-    if isinstance(space, Merge):
-        return ModelPolicy(
-            allow_pickle=space.allow_pickle, trust_remote_code=space.trust_remote_code
-        )
-    return ModelPolicy()
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return space.policy if isinstance(space, Merge) else ModelPolicy()
 
 
 def _size(num_bytes: int) -> str:

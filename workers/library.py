@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -77,13 +78,7 @@ class ModelFacts:
     @property
     def num_parameters(self) -> int:
         """Numbers stored in the weight files."""
-        total = 0
-        for _, shape in self.tensors.values():
-            count = 1
-            for size in shape:
-                count *= size
-            total += count
-        return total
+        return sum(math.prod(shape) for _, shape in self.tensors.values())
 
     @property
     def dtype(self) -> str:
@@ -368,10 +363,4 @@ def _check_vocabulary(pair: str, base: ModelFacts, source: ModelFacts) -> None:
 
 def stored_bytes(facts: ModelFacts) -> int:
     """Returns the bytes of a model's weights as stored."""
-    total = 0
-    for kind, shape in facts.tensors.values():
-        count = 1
-        for size in shape:
-            count *= size
-        total += count * _DTYPES.get(kind, 1)
-    return total
+    return sum(math.prod(shape) * _DTYPES.get(kind, 1) for kind, shape in facts.tensors.values())

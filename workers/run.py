@@ -65,7 +65,7 @@ class Worker:
         torch.set_num_threads(settings.threads)
         device = settings.device
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = best_device()
         self.name = name
         self._builder = settings.builder.open(device)
         self._evaluator: Evaluator = settings.evaluator.open(self._builder.language)
@@ -101,6 +101,13 @@ class Worker:
             seconds=time.monotonic() - started,
             worker=self.name,
         )
+
+
+def best_device() -> str:
+    """Returns the GPU that this process sees, or else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_transient(error: Exception) -> bool:

@@ -68,15 +68,18 @@ class Merge:
                     f"options: {self.method} has no option {name!r}; {nearest(name, facts.options)}"
                 )
 
+    @property
+    def policy(self) -> ModelPolicy:
+        """What its model folders may contain."""
+        return ModelPolicy(allow_pickle=self.allow_pickle, trust_remote_code=self.trust_remote_code)
+
     def open(self, seed: int) -> MergeSpace:
         """Inspects the models and checks that they are of one family.
 
         Raises:
             ModelError: naming the model and what is wrong with it.
         """
-        policy = ModelPolicy(
-            allow_pickle=self.allow_pickle, trust_remote_code=self.trust_remote_code
-        )
+        policy = self.policy
         base = _inspect("base", self.base, policy)
         sources = [_inspect("sources", source, policy) for source in self.sources]
         try:
