@@ -14,16 +14,20 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from cluster.executor import ExecutorError
-from workers.job import Failed, Job, Outcome, Stage
+from workers.job import Failed, Job, Kind, Outcome, Stage
 
 #: Workers that may die while starting before the executor gives up, if none ever became ready.
 MAX_FAILED_STARTS = 3
+
+_STAGES: dict[Kind, Stage] = {"lost": "worker", "timeout": "evaluate"}
 
 
 class Handle(Protocol):
     """One worker process, seen from here."""
 
     name: str
+    #: Where it runs; empty until it is ready.
+    node: str
 
     def send(self, job: Job) -> None:
         """Hands a job to an idle worker."""
@@ -140,10 +144,19 @@ class DispatchingExecutor:
 
     def _assign(self) -> None:
         for handle, slot in self._slots.items():
-            if slot.state == "idle" and self._queue:
-                slot.job = self._queue.popleft()
+            if slot.state == "idle" and (job := self._next_job(handle)) is not None:
+                slot.job = job
                 slot.state, slot.since = "busy", self._clock()
-                handle.send(slot.job)
+                handle.send(job)
+
+    def _next_job(self, handle: Handle) -> Job | None:
+        """Returns the oldest job for an idle worker: elsewhere than where it failed, if it can."""
+        elsewhere = {one.node for one in self._slots}
+        for job in self._queue:
+            if handle.node not in job.avoid or elsewhere <= {*job.avoid, ""}:
+                self._queue.remove(job)
+                return job
+        return None
 
     def _handle(self, event: Event) -> list[Outcome]:
         slot = self._slots.get(event.handle)
@@ -155,7 +168,7 @@ class DispatchingExecutor:
         if isinstance(event, Done):
             slot.state, slot.job = "idle", None
             return [event.outcome]
-        return self._give_up(event.handle, slot, event.cause, "worker", refused=event.refused)
+        return self._give_up(event.handle, slot, event.cause, "lost", refused=event.refused)
 
     def _sweep(self) -> list[Outcome]:
         """Ends what is past its time."""
@@ -165,14 +178,14 @@ class DispatchingExecutor:
             waited = now - slot.since
             if slot.state == "busy" and waited > self._timeout_s:
                 cause = f"timed out after {self._timeout_s:g} s"
-                found += self._give_up(handle, slot, cause, "evaluate")
+                found += self._give_up(handle, slot, cause, "timeout")
             elif slot.state == "starting" and waited > self._ready_timeout_s:
                 cause = f"not ready after {self._ready_timeout_s:g} s"
-                found += self._give_up(handle, slot, cause, "start")
+                found += self._give_up(handle, slot, cause, "timeout")
         return found
 
     def _give_up(
-        self, handle: Handle, slot: _Slot, cause: str, stage: Stage, *, refused: bool = False
+        self, handle: Handle, slot: _Slot, cause: str, kind: Kind, *, refused: bool = False
     ) -> list[Outcome]:
         del self._slots[handle]
         handle.kill()
@@ -182,11 +195,13 @@ class DispatchingExecutor:
                 candidate=job.candidate,
                 attempt=job.attempt,
                 rows=job.rows,
-                stage=stage,
+                stage=_STAGES[kind],
                 cause=cause,
                 retryable=True,
+                kind=kind,
                 seconds=self._clock() - slot.since,
                 worker=handle.name,
+                node=handle.node,
             )
             return [failed]
         self._failed_starts += 1

@@ -71,7 +71,9 @@ def _open_ray(cluster: Cluster, settings: WorkerSettings) -> Executor:
 
 def _placed(settings: WorkerSettings, part: Share) -> WorkerSettings:
     """An evaluator that was given no GPU must not take one that it happens to see."""
-    return settings if part.gpus else replace(settings, device="cpu")
+    if part.gpus:
+        return replace(settings, accelerators=part.gpus)
+    return replace(settings, device="cpu")
 
 
 def _dispatching(cluster: Cluster, fleet: Fleet, evaluators: int) -> Executor:

@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -26,6 +27,7 @@ class ProcessHandle:
         self, name: str, process: SpawnProcess, pipe: Connection, devices: str | None
     ) -> None:
         self.name = name
+        self.node = socket.gethostname()
         self.process = process
         self.pipe = pipe
         #: Its CUDA_VISIBLE_DEVICES, if it has GPUs.

@@ -104,11 +104,12 @@ class Actor:
     """What runs in the actor's process."""
 
     def __init__(self, settings: WorkerSettings, name: str) -> None:
-        self._worker = settings.open(name)
+        self._node = _node()
+        self._worker = settings.open(name, self._node)
 
     def ready(self) -> str:
-        """Answers once models and tasks are loaded."""
-        return "ready"
+        """Answers once models and tasks are loaded, with the name of the node."""
+        return self._node
 
     def run(self, job: Job) -> Any:
         """Runs a job; a candidate's failure is a value already."""
@@ -120,6 +121,7 @@ class ActorHandle:
 
     def __init__(self, name: str, actor: Any) -> None:
         self.name = name
+        self.node = ""
         self.actor = actor
         self.pending: Any = actor.ready.remote()
 
@@ -193,7 +195,18 @@ def _read(handle: ActorHandle, ref: Any) -> Event:
         return Lost(handle, _last_line(error), refused=refused)
     except RayError as error:
         return Lost(handle, _last_line(error))
-    return Ready(handle) if answer == "ready" else Done(handle, answer)
+    if isinstance(answer, str):
+        handle.node = answer
+        return Ready(handle)
+    return Done(handle, answer)
+
+
+def _node() -> str:
+    """Returns the node's name for people, and enough of Ray's own to tell two of one host apart."""
+    import ray
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return f"{socket.gethostname()}/{node_id[:8]}"
 
 
 def _last_line(error: Exception) -> str:

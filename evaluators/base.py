@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 #: Which rows a score was measured on: `search` rows make the fitness, `test` rows the report.
@@ -61,8 +61,10 @@ class Score:
 class Evaluator(Protocol):
     """Scores the model that it was opened on, again and again as its weights change."""
 
-    def evaluate(self, rows: Rows) -> Score:
+    def evaluate(self, rows: Rows, *, halvings: int = 0) -> Score:
         """Scores the model as it is now on the given rows.
+
+        `halvings` says how often to halve the batch, because larger ones ran out of memory.
 
         Raises:
             ValueError: if the model gives numbers that are not finite.
@@ -109,5 +111,9 @@ class EvaluatorFacts:
     documents: Mapping[str, int]
     #: Task name -> hash of these documents.
     rows: Mapping[str, str]
+    #: Task name -> hash of its configuration: prompts, filters, metrics.
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    #: Kind of rows -> hash of all that a model's score on them depends on, but for the model.
+    identity: Mapping[Rows, str] = field(default_factory=dict)
     #: Version of the library behind the evaluator, for records ("lm_eval 0.4.13").
     version: str

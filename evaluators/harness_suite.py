@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from evaluators.registry import nearest
 
 #: lm-eval's own default, so that few-shot examples are those of the stock command.
 FEWSHOT_SEED = 1234
+#: How Python shows functions without a source: a new one each time.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def check(settings: LmHarness) -> EvaluatorFacts:
@@ -43,6 +46,8 @@ def check(settings: LmHarness) -> EvaluatorFacts:
     hashes: dict[str, str] = {}
     documents: dict[str, int] = {}
     digests: dict[str, str] = {}
+    prompts: dict[str, str] = {}
+    identity: dict[Rows, str] = {}
     kinds: tuple[Rows, ...] = ("search", "test")
     for rows in kinds:
         objectives = settings.objectives(rows)
@@ -53,9 +58,27 @@ def check(settings: LmHarness) -> EvaluatorFacts:
             docs = _documents(task, settings.limit)
             documents[name] = len(docs)
             digests[name] = _check_overlap(name, rows, docs, hashes)
+            prompts[name] = _prompts(task)
+        scored = {name: (digests[name], prompts[name]) for name in tasks}
+        identity[rows] = _hash([settings.conditions(rows), scored, lm_eval.__version__])
     return EvaluatorFacts(
-        documents=documents, rows=digests, version=f"lm_eval {lm_eval.__version__}"
+        documents=documents,
+        rows=digests,
+        prompts=prompts,
+        identity=identity,
+        version=f"lm_eval {lm_eval.__version__}",
     )
+
+
+def _hash(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, default=str)
+    return hashlib.blake2b(_ADDRESS.sub("", text).encode(), digest_size=16).hexdigest()
+
+
+def _prompts(task: Task) -> str:
+    """Returns a hash of how a task asks and scores; its documents are hashed by themselves."""
+    config = task.dump_config()
+    return _hash({key: value for key, value in config.items() if not key.startswith("dataset_")})
 
 
 class HarnessSuite:
@@ -78,12 +101,23 @@ class HarnessSuite:
             self._parts[rows] = _Part(self._settings, rows, self.lm)
         return self._parts[rows]
 
-    def evaluate(self, rows: Rows) -> Score:
+    def evaluate(self, rows: Rows, *, halvings: int = 0) -> Score:
         """Scores the resident model as it is now."""
-        part = self.part(rows)
+        part = self.part(rows) if halvings == 0 else self._smaller(rows, halvings)
         with torch.inference_mode():
             part.answer()
         return part.score()
+
+    def _smaller(self, rows: Rows, halvings: int) -> _Part:
+        """Plans the rows anew in smaller batches; rare enough not to be kept."""
+        batch_size = max(1, self._settings.batch_size >> halvings)
+        lm = ResidentLM(
+            self.lm.model,
+            self.lm.tokenizer,
+            batch_size=batch_size,
+            max_length=self._settings.max_length,
+        )
+        return _Part(self._settings, rows, lm)
 
 
 class _Part:

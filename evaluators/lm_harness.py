@@ -6,8 +6,8 @@ in `evaluators.harness_suite`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 
@@ -93,6 +93,17 @@ class LmHarness:
                     f"({', '.join(sorted(metrics))}); write {{name: {test}, metric: ...}}"
                 )
         return tuple(full)
+
+    def conditions(self, rows: Rows) -> dict[str, Any]:
+        """Returns what a score on these rows depends on, but for model, documents and prompts."""
+        return {
+            "objectives": [asdict(one) for one in self.objectives(rows)],
+            "limit": self.limit,
+            "num_fewshot": self.num_fewshot,
+            "batch_size": self.batch_size,
+            "max_length": self.max_length,
+            "apply_chat_template": self.apply_chat_template,
+        }
 
     def check(self) -> EvaluatorFacts:
         """Loads every task (not the model) and checks metrics and rows."""

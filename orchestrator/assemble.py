@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,14 @@ from cluster.provenance import check_packages
 from cluster.resources import Cluster, share
 from evaluators.base import EvaluatorFacts
 from orchestrator import config
-from orchestrator.campaign import Campaign, Limits
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.base import Space
+from orchestrator.state import Branch, Campaign, Limits, Rules
+from workers.job import Job
 from workers.run import WorkerSettings
+
+#: What a fork may change: how candidates are proposed, not what they are or what they are worth.
+_RULES = ("seed", "search", "control")
 
 
 class CheckError(ValueError):
@@ -51,6 +56,12 @@ class Parts:
     #: What decides which candidates come: must not change while a campaign is in the store.
     search_settings: Mapping[str, Any]
 
+    def identify(self, job: Job) -> bytes:
+        """Returns a hash of all that a job's score depends on: equal ones need not be measured."""
+        revisions = {model: self.space.revisions.get(model) for model in job.recipe.models}
+        parts = [job.recipe.digest(), revisions, self.facts.identity[job.rows]]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+
     def worker_settings(self) -> WorkerSettings:
         """Returns what workers are opened from."""
         return WorkerSettings(
@@ -67,15 +78,16 @@ class Parts:
         return open_executor(self.settings.cluster, self.worker_settings())
 
 
-def assemble(settings: CampaignSettings) -> Parts:
-    """Opens the space and the tasks.
+def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = ()) -> Parts:
+    """Opens the space and the tasks; `history` is what a fork has from its ancestors.
 
     Raises:
         CheckError: naming what is wrong and where.
     """
     check_packages()
     with about("space"):
-        space = settings.space.open(settings.seed)
+        # Random masks belong to what a genome means: a fork keeps its first ancestor's.
+        space = settings.space.open(history[0]["seed"] if history else settings.seed)
     with about("evaluate"):
         facts = settings.evaluate.check()
     limits = Limits(
@@ -91,8 +103,22 @@ def assemble(settings: CampaignSettings) -> Parts:
         limits=limits,
         control=settings.control == "random",
         tests=settings.evaluate.tests,
+        history=tuple(_branch(settings, one) for one in history),
     )
     return Parts(settings, space, campaign, facts, _search_settings(settings, space, facts))
+
+
+def branch_of(search_settings: Mapping[str, Any], until: int) -> dict[str, Any]:
+    """Returns how a campaign proposed its candidates up to one, for a fork to keep."""
+    return {"until": until, **{key: search_settings[key] for key in _RULES}}
+
+
+def _branch(settings: CampaignSettings, plain: Mapping[str, Any]) -> Branch:
+    then = config.from_dict(
+        {**config.as_dict(settings), **{key: plain[key] for key in _RULES}}, origin="history"
+    )
+    rules = Rules(algorithm=then.search, seed=then.seed, control=then.control == "random")
+    return Branch(until=plain["until"], rules=rules)
 
 
 def check_resources(cluster: Cluster) -> str:
@@ -121,6 +147,22 @@ def num_expected(parts: Parts) -> int | None:
     if not counts:
         return None
     return min(counts) * (2 if parts.campaign.control else 1) + len(parts.space.references)
+
+
+def changed_search(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns how two searches differ.
+
+    What an earlier version did not record is no difference; genes follow from the space.
+    """
+    keys = (set(now) & set(stored)) - {"genes"}
+    return differences({key: stored[key] for key in keys}, {key: now[key] for key in keys})
+
+
+def changed_measure(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns how two campaigns differ in what a genome is or what it is worth."""
+    return changed_search(
+        *({k: v for k, v in one.items() if k not in _RULES} for one in (stored, now))
+    )
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
@@ -174,9 +216,11 @@ def estimate(parts: Parts) -> dict[str, Any]:
 def _search_settings(
     settings: CampaignSettings, space: Space, facts: EvaluatorFacts
 ) -> Mapping[str, Any]:
-    full = config.as_dict(settings)
+    full, box = config.as_dict(settings), space.box
     return {
         **{key: full[key] for key in ("seed", "space", "search", "evaluate", "control")},
         "revisions": dict(space.revisions),
         "rows": dict(facts.rows),
+        "prompts": dict(facts.prompts),
+        "genes": {"names": list(box.names), "lower": list(box.lower), "upper": list(box.upper)},
     }

@@ -2,7 +2,9 @@
 
 No clock, no files, no cluster. Feeding the same outcomes in the same order always gives the same
 candidates, so that resuming is nothing but feeding the recorded outcomes again. Outcomes may come
-late, doubled or in any order within a generation; all of that changes nothing.
+late, doubled or in any order within a generation; all of that changes nothing. An asynchronous
+algorithm has no generations to wait for: each outcome brings the next proposal, so that the order
+of outcomes decides, and the stored order gives the stored proposals.
 
 References (the base, the sources, the uniform merge) are generation 0. The search proposes from
 generation 1 on; if a control is asked for, each generation is accompanied by as many random
@@ -13,118 +15,31 @@ the best control are measured on the test rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import replace
 
 import numpy as np
 
-from evaluators.base import Rows
-from orchestrator.algorithms.base import Algorithm, Evaluated, Memory, Proposal
+from orchestrator.algorithms.base import Evaluated, Proposal, as_asynchronous
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.spaces.base import Genome, Space
+from orchestrator.state import (
+    Best,
+    Branch,
+    Campaign,
+    Candidate,
+    Entry,
+    Key,
+    Recorded,
+    Retry,
+    Role,
+    Rules,
+    State,
+    Step,
+)
 from workers.job import Failed, Job, Outcome, Scored
-from workers.recipe import MergeRecipe
-
-Role = Literal["reference", "search", "control"]
-#: A candidate on one kind of rows.
-Key: TypeAlias = tuple[str, Rows]
-Stop = Literal["time", "failures"]
 
 #: Places of the campaign's random streams; each draw of a generation has one of its own.
 _STREAMS: Mapping[Role, int] = {"search": 1, "control": 2}
 _LETTERS: Mapping[Role, str] = {"reference": "r", "search": "s", "control": "c"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A numbered genome and its recipe."""
-
-    #: A letter for the role and the number: s17 is the search's seventeenth proposal.
-    id: str
-    role: Role
-    #: Counts from 1 within a role, in the order of proposals.
-    number: int
-    generation: int
-    #: What a reference is called; empty for others.
-    name: str = ""
-    #: None for references.
-    genome: Genome | None
-    recipe: MergeRecipe
-    parents: tuple[str, ...] = ()
-    operator: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a campaign ends."""
-
-    generations: int | None = None
-    evaluations: int | None = None
-    max_attempts: int = 3
-    #: Share of failed candidates at which the campaign gives up...
-    max_failure_fraction: float = 0.5
-    #: ...once so many have ended.
-    min_ended: int = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Campaign:
-    """Everything that decides which candidates come, and nothing else."""
-
-    space: Space
-    algorithm: Algorithm
-    seed: int
-    limits: Limits
-    #: Whether random search runs beside the search, at the same number of evaluations.
-    control: bool = False
-    #: Whether there are test rows.
-    tests: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Best:
-    """The best measured candidate of a role."""
-
-    candidate: Candidate
-    fitness: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What a campaign remembers."""
-
-    #: Jobs that have no outcome yet.
-    open: Mapping[Key, Job] = field(default_factory=dict)
-    #: Every reference, and the candidates of the current generation.
-    candidates: Mapping[str, Candidate] = field(default_factory=dict)
-    #: Candidate of the current generation -> fitness, or None where it failed.
-    ended: Mapping[str, float | None] = field(default_factory=dict)
-    memory: Memory = ()
-    generation: int = 0
-    #: Search candidates proposed so far; the control has as many.
-    proposed: int = 0
-    num_scored: int = 0
-    num_failed: int = 0
-    best: Mapping[Role, Best] = field(default_factory=dict)
-    tested: frozenset[str] = frozenset()
-    stop: Stop | None = None
-    phase: Literal["search", "test", "done"] = "search"
-
-    @property
-    def winner(self) -> Best | None:
-        """The best of the search and the references; the control takes no part."""
-        contenders = [self.best[role] for role in ("search", "reference") if role in self.best]
-        return max(contenders, key=lambda best: best.fitness, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What follows from an event."""
-
-    state: State
-    #: Candidates that did not exist before.
-    candidates: Sequence[Candidate] = ()
-    jobs: Sequence[Job] = ()
 
 
 def start(campaign: Campaign) -> Step:
@@ -145,6 +60,13 @@ def start(campaign: Campaign) -> Step:
     return _advance(campaign, _propose(State(), references))
 
 
+def replay(campaign: Campaign, state: State, entry: Entry) -> Step:
+    """Returns what follows from an entry of the record."""
+    if isinstance(entry, Recorded):
+        return handle(campaign, state, entry.outcome, final=entry.final)
+    return retry(campaign, state, entry)
+
+
 def handle(
     campaign: Campaign, state: State, outcome: Outcome, *, final: bool | None = None
 ) -> Step:
@@ -156,13 +78,13 @@ def handle(
     key: Key = (outcome.candidate, outcome.rows)
     job = state.open.get(key)
     if job is None:
-        return Step(_note_test(state, outcome))
+        return Step(_note_early_test(state, outcome, final=final))
     if isinstance(outcome, Failed) and outcome.retryable:
         if outcome.attempt < job.attempt:
             return Step(state)  # the same news twice
         ends = job.attempt >= campaign.limits.max_attempts if final is None else final
         if not ends:
-            again = replace(job, attempt=job.attempt + 1)
+            again = _again(job, outcome)
             return Step(replace(state, open={**state.open, key: again}), jobs=[again])
     remaining = {other: open_ for other, open_ in state.open.items() if other != key}
     state = replace(state, open=remaining)
@@ -171,10 +93,52 @@ def handle(
     return _advance(campaign, Step(_end(campaign, state, outcome)))
 
 
+def retry(campaign: Campaign, state: State, wish: Retry) -> Step:
+    """Opens failed candidates again, and a search that stopped for its failures with them.
+
+    One of the current generation still takes part in it. An elder one can become the best, but
+    the generations that were bred without it stay as they are.
+    """
+    jobs = [
+        Job(
+            candidate=one.candidate.id,
+            attempt=one.attempt,
+            rows=one.rows,
+            recipe=one.candidate.recipe,
+        )
+        for one in wish.wanted
+    ]
+    searched = {job.candidate for job in jobs if job.rows == "search"}
+    tested = {job.candidate for job in jobs if job.rows == "test"}
+    born = {one.candidate.id: one.candidate for one in wish.wanted}
+    state = replace(
+        state,
+        open={**state.open, **{(job.candidate, job.rows): job for job in jobs}},
+        candidates={**state.candidates, **born},
+        ended={key: value for key, value in state.ended.items() if key not in searched},
+        num_failed=state.num_failed - len(searched),
+        tested=state.tested - tested,
+        stop=None if state.stop == "failures" else state.stop,
+        phase="search",
+    )
+    return _advance(campaign, Step(state, (), jobs))
+
+
 def abandon(campaign: Campaign, state: State, keys: Sequence[Key]) -> Step:
     """Ends the search because time is up; the jobs named were not started and will not be."""
     remaining = {key: job for key, job in state.open.items() if key not in set(keys)}
     return _advance(campaign, Step(replace(state, open=remaining, stop="time")))
+
+
+def _again(job: Job, failed: Failed) -> Job:
+    """Returns the next attempt: on another node if it can be, in smaller batches if it must be."""
+    avoid = tuple(dict.fromkeys([*job.avoid, failed.node])) if failed.node else job.avoid
+    return replace(
+        job,
+        attempt=job.attempt + 1,
+        avoid=avoid,
+        halvings=job.halvings + (failed.kind == "memory"),
+    )
 
 
 def _end(campaign: Campaign, state: State, outcome: Outcome) -> State:
@@ -191,7 +155,7 @@ def _end(campaign: Campaign, state: State, outcome: Outcome) -> State:
     num_ended = state.num_scored + state.num_failed
     too_many = state.num_failed > campaign.limits.max_failure_fraction * num_ended
     if num_ended >= campaign.limits.min_ended and too_many:
-        state = replace(state, stop="failures", open={})
+        state = replace(state, stop="failures")
     return state
 
 
@@ -206,39 +170,51 @@ def _note_best(state: State, candidate: Candidate, fitness: float) -> State:
 
 
 def _note_test(state: State, outcome: Outcome) -> State:
-    if outcome.rows != "test":
-        return state
-    if isinstance(outcome, Failed) and outcome.retryable and state.phase != "test":
-        return state  # from an earlier run, whose next attempt is still to come
     return replace(state, tested=state.tested | {outcome.candidate})
 
 
+def _note_early_test(state: State, outcome: Outcome, *, final: bool | None) -> State:
+    """Books a test that was recorded before the budget was raised; other news is no news."""
+    if outcome.rows != "test":
+        return state
+    may_pass = isinstance(outcome, Failed) and outcome.retryable
+    return state if may_pass and not final else _note_test(state, outcome)
+
+
 def _advance(campaign: Campaign, step: Step) -> Step:
-    """Moves on as far as possible: next generation, test rows, end."""
-    state = step.state
-    if state.phase == "search" and _generation_ended(state):
-        step = _next_generation(campaign, step)
-        state = step.state
-    if state.phase == "search" and not state.open:
+    """Moves on as far as possible: next proposals, test rows, end."""
+    if step.state.stop == "failures":
+        return replace(step, state=replace(step.state, phase="done"))
+    if step.state.phase == "search" and step.state.stop is None:
+        step = _go_on(campaign, step)
+    if step.state.phase == "search" and not step.state.open:
         step = _start_tests(campaign, step)
-        state = step.state
-    if state.phase == "test" and not state.open:
-        step = replace(step, state=replace(state, phase="done"))
+    if step.state.phase == "test" and not step.state.open:
+        step = replace(step, state=replace(step.state, phase="done"))
     return step
+
+
+def _go_on(campaign: Campaign, step: Step) -> Step:
+    """Proposes what the algorithm wants next, if it is time for that."""
+    state = step.state
+    algorithm = campaign.branch(state.proposed + 1).rules.algorithm
+    if as_asynchronous(algorithm) is not None and state.generation > 0:
+        return _keep_busy(campaign, step)
+    return _next_generation(campaign, step) if _generation_ended(state) else step
 
 
 def _generation_ended(state: State) -> bool:
     """Whether every search candidate of the generation has an outcome (none yet: generation 0)."""
-    return state.stop is None and all(
+    return all(
         candidate.id in state.ended
         for candidate in state.candidates.values()
-        if candidate.role == "search"
+        if candidate.role == "search" and candidate.generation == state.generation
     )
 
 
-def _next_generation(campaign: Campaign, step: Step) -> Step:
-    state = step.state
-    current = [
+def _tell(campaign: Campaign, state: State) -> State:
+    """Tells the algorithm what has ended of what it may still learn from."""
+    told = [
         Evaluated(
             candidate=candidate.id,
             number=candidate.number,
@@ -246,28 +222,70 @@ def _next_generation(campaign: Campaign, step: Step) -> Step:
             fitness=state.ended[candidate.id],
         )
         for candidate in state.candidates.values()
-        if candidate.role == "search" and candidate.genome is not None
+        if candidate.id in state.ended
+        and candidate.role == "search"
+        and candidate.genome is not None
+        and (candidate.generation == state.generation or _may_be_late(campaign, candidate))
     ]
-    memory = campaign.algorithm.tell(state.memory, current) if current else state.memory
-    state = replace(state, memory=memory)
-    num = _allowance(campaign, state)
+    if not told:
+        return state
+    algorithm = campaign.branch(state.proposed).rules.algorithm
+    return replace(state, memory=algorithm.tell(state.memory, told))
+
+
+def _may_be_late(campaign: Campaign, candidate: Candidate) -> bool:
+    return as_asynchronous(campaign.branch(candidate.number).rules.algorithm) is not None
+
+
+def _next_generation(campaign: Campaign, step: Step) -> Step:
+    state = _tell(campaign, step.state)
+    branch = campaign.branch(state.proposed + 1)
+    num = min(allowance(campaign, state), branch.until - state.proposed)
     generation = state.generation + 1
     if num == 0:
-        return replace(step, state=_forget_generation(state))
-    rng = _rng(campaign, "search", generation)
-    proposals = campaign.algorithm.ask(campaign.space.box, memory, rng)[:num]
+        return replace(step, state=_forget_ended(state))
+    rng = _rng(branch.rules, "search", generation)
+    proposals = branch.rules.algorithm.ask(campaign.space.box, state.memory, rng)[:num]
+    return _add(campaign, step, _forget_ended(state), branch, generation, proposals, (generation,))
+
+
+def _keep_busy(campaign: Campaign, step: Step) -> Step:
+    """Keeps as many candidates open as the population has members: no one waits for anyone."""
+    step = replace(step, state=_forget_ended(_tell(campaign, step.state)))
+    num_open = sum(1 for id_, _ in step.state.open if id_[0] == _LETTERS["search"])
+    while True:
+        state = step.state
+        branch = campaign.branch(state.proposed + 1)
+        algorithm = as_asynchronous(branch.rules.algorithm)
+        if algorithm is None:
+            return step  # a fork whose own rules wait for generations goes on when all have ended
+        if num_open >= algorithm.size(1) or allowance(campaign, state) == 0:
+            return step
+        number = state.proposed + 1
+        rng = _rng(branch.rules, "search", 0, number)
+        proposal = algorithm.ask_one(campaign.space.box, state.memory, rng)
+        generation = 1 + (number - 1) // algorithm.size(1)
+        step = _add(campaign, step, state, branch, generation, [proposal], (0, number))
+        num_open += 1
+
+
+def _add(
+    campaign: Campaign,
+    step: Step,
+    state: State,
+    branch: Branch,
+    generation: int,
+    proposals: Sequence[Proposal],
+    place: tuple[int, ...],
+) -> Step:
+    """Turns proposals into candidates, with as many controls beside them."""
+    state = replace(state, generation=max(generation, state.generation))
     born = _candidates(campaign, state, "search", proposals)
-    if campaign.control:
+    if branch.rules.control:
         control = RandomSearch(population_size=len(proposals))
-        rng = _rng(campaign, "control", generation)
-        drawn = control.ask(campaign.space.box, (), rng)
+        drawn = control.ask(campaign.space.box, (), _rng(branch.rules, "control", *place))
         born += _candidates(campaign, state, "control", drawn)
-    state = replace(
-        _forget_generation(state),
-        generation=generation,
-        proposed=state.proposed + len(proposals),
-    )
-    following = _propose(state, born)
+    following = _propose(replace(state, proposed=state.proposed + len(proposals)), born)
     return Step(
         following.state,
         [*step.candidates, *following.candidates],
@@ -275,23 +293,27 @@ def _next_generation(campaign: Campaign, step: Step) -> Step:
     )
 
 
-def _allowance(campaign: Campaign, state: State) -> int:
-    """Returns how many candidates the next generation may have."""
-    limits = campaign.limits
-    if limits.generations is not None and state.generation >= limits.generations:
-        return 0
+def allowance(campaign: Campaign, state: State) -> int:
+    """Returns how many more candidates the search may propose now."""
+    limits, allowed = campaign.limits, 2**31
+    if limits.generations is not None:
+        algorithm = campaign.branch(state.proposed + 1).rules.algorithm
+        if as_asynchronous(algorithm) is not None:
+            allowed = max(0, limits.generations * algorithm.size(1) - state.proposed)
+        elif state.generation >= limits.generations:
+            return 0
     if limits.evaluations is not None:
-        return max(0, limits.evaluations - state.proposed)
-    return 2**31
+        allowed = min(allowed, max(0, limits.evaluations - state.proposed))
+    return allowed
 
 
-def _forget_generation(state: State) -> State:
-    """Drops what has ended; what is still open (references, controls) must be remembered."""
+def _forget_ended(state: State) -> State:
+    """Drops what has ended; references and what is still open must be remembered."""
     waiting = {candidate for candidate, _ in state.open}
     kept = {
         id_: candidate
         for id_, candidate in state.candidates.items()
-        if candidate.role == "reference" or (id_ in waiting and candidate.role != "search")
+        if candidate.role == "reference" or id_ in waiting
     }
     return replace(state, candidates=kept, ended={})
 
@@ -304,7 +326,7 @@ def _candidates(
             id=f"{_LETTERS[role]}{number}",
             role=role,
             number=number,
-            generation=state.generation + 1,
+            generation=state.generation,
             genome=proposal.genome,
             recipe=campaign.space.decode(proposal.genome),
             parents=proposal.parents,
@@ -330,7 +352,7 @@ def _propose(state: State, born: Sequence[Candidate]) -> Step:
 
 def _start_tests(campaign: Campaign, step: Step) -> Step:
     state = replace(step.state, phase="test")
-    if not campaign.tests or state.stop == "failures" or state.winner is None:
+    if not campaign.tests or state.winner is None:
         return replace(step, state=state)
     finalists = [state.winner.candidate]
     finalists += [one for one in state.candidates.values() if one.role == "reference"]
@@ -346,6 +368,6 @@ def _start_tests(campaign: Campaign, step: Step) -> Step:
     return Step(state, step.candidates, [*step.jobs, *jobs])
 
 
-def _rng(campaign: Campaign, role: Role, generation: int) -> np.random.Generator:
+def _rng(rules: Rules, role: Role, *place: int) -> np.random.Generator:
     """Randomness is derived from its place, never stored: resuming needs nothing."""
-    return np.random.default_rng([campaign.seed, _STREAMS[role], generation])
+    return np.random.default_rng([rules.seed, _STREAMS[role], *place])

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -44,6 +45,17 @@ CandidateId = Annotated[
 ]
 
 _STORE = "runs/shoal.db"
+
+db = typer.Typer(help="Look after a store.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+
+class TableFormat(StrEnum):
+    """What a table can be written as."""
+
+    parquet = "parquet"
+    csv = "csv"
+    optuna_journal = "optuna-journal"
 
 
 class UserMistakeError(Exception):
@@ -90,20 +102,78 @@ def check(file: File, overrides: Overrides = None, as_json: Json = False) -> Non
 
 
 @app.command()
-def run(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
+def run(
+    file: File,
+    overrides: Overrides = None,
+    fork: Annotated[
+        str | None,
+        typer.Option(help="Start a new campaign of this name from the history of FILE's."),
+    ] = None,
+    from_generation: Annotated[
+        int | None, typer.Option(help="Last generation that the fork shares.", min=0)
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Start a campaign, or go on where it stopped."""
+    from orchestrator import running
+
     with _campaign(file, overrides) as settings:
-        _run(settings, as_json)
+        code = running.run(settings, as_json=as_json, fork=fork, from_generation=from_generation)
+    raise typer.Exit(code)
 
 
 @app.command()
 def resume(name: Name, store: StoreUrl = _STORE, as_json: Json = False) -> None:
     """Go on with a campaign of the store."""
-    from orchestrator import config
+    from orchestrator import config, running
 
     stored = dict(_reader(store).settings(name))
     settings = config.from_dict({**stored, "store": store}, origin=f"campaign {name}")
-    _run(settings, as_json)
+    raise typer.Exit(running.run(settings, as_json=as_json))
+
+
+@app.command()
+def stop(
+    name: Name,
+    store: StoreUrl = _STORE,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for its end.", min=0)] = 60.0,
+) -> None:
+    """Ask a running campaign to keep what it has and end, wherever its driver runs."""
+    from orchestrator.storage import upkeep
+
+    _say(upkeep.stop(store, name, wait))
+
+
+@app.command()
+def retry(
+    name: Name,
+    candidates: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="These candidates only.")
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Also those whose failure was held to be for good.")
+    ] = False,
+    store: StoreUrl = _STORE,
+) -> None:
+    """Give failed candidates one more attempt when the campaign is resumed."""
+    from orchestrator.storage import upkeep
+
+    _say(upkeep.retry(store, name, candidates or [], for_good=failed))
+
+
+@app.command()
+def export_table(
+    name: Name,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    kind: Annotated[TableFormat, typer.Option("--format", help="Format.")] = TableFormat.parquet,
+    force: Annotated[bool, typer.Option(help="Replace the file.")] = False,
+    store: StoreUrl = _STORE,
+) -> None:
+    """Write one row for each candidate: for pandas, spreadsheets, or Optuna's tools."""
+    from orchestrator import tables
+
+    num = tables.write(_reader(store), name, output, kind.value, force=force)
+    _say(f"wrote {output}: {num} candidates")
 
 
 @app.command()
@@ -201,6 +271,43 @@ def evaluate(
     _print(found, as_json, views.score_lines)
 
 
+@db.command(name="check")
+def db_check(store: StoreUrl = _STORE, as_json: Json = False) -> None:
+    """Look for anything that cannot be true."""
+    from orchestrator.storage import upkeep
+
+    found = upkeep.check(store)
+    _print(found, as_json, lambda facts: [*facts["problems"], facts["verdict"]])
+    raise typer.Exit(exit_codes.OUR_FAULT if found["problems"] else exit_codes.OK)
+
+
+@db.command(name="upgrade")
+def db_upgrade(store: StoreUrl = _STORE) -> None:
+    """Bring a store of an earlier version up to date, after a copy."""
+    from orchestrator.storage import upkeep
+
+    _say(upkeep.upgrade(store))
+
+
+@db.command(name="backup")
+def db_backup(
+    file: Annotated[Path, typer.Argument(help="SQLite file to write.", show_default=False)],
+    store: StoreUrl = _STORE,
+) -> None:
+    """Copy a store, even while campaigns run, into an SQLite file."""
+    from orchestrator.storage.migrate import backup
+
+    _say(f"wrote {backup(store, file)}")
+
+
+@db.command(name="vacuum")
+def db_vacuum(store: StoreUrl = _STORE) -> None:
+    """Give back the space of what was deleted; no campaign may be running."""
+    from orchestrator.storage import upkeep
+
+    _say(upkeep.vacuum(store))
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and turns failures into exit codes."""
     signal.signal(signal.SIGTERM, _terminated)
@@ -227,28 +334,21 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 
 def _explain(error: Exception) -> int:
     """Prints a user's mistake in one message; lets our own show where it happened."""
-    import click
-
     from orchestrator.export import ExportError
     from orchestrator.mergekit import RecipeError
-    from orchestrator.storage.engine import StoreError
+    from orchestrator.storage.base import StoreError
     from orchestrator.yaml_file import YamlError
     from workers.library import ModelError
 
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if callable(show) and isinstance(code, int):  # a mistake in the command line, explained by it
+        show()
+        return code
     mistakes = (UserMistakeError, ExportError, RecipeError, StoreError, YamlError, ModelError)
     if isinstance(error, mistakes) or type(error).__name__ in ("ConfigError", "CheckError"):
         _say(f"shoal: {error}")
         return exit_codes.USER_MISTAKE
     raise error
-
-
-def _run(settings: CampaignSettings, as_json: bool) -> None:
-    from orchestrator import commands
-
-    raise typer.Exit(commands.run(settings, as_json=as_json))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator import mergekit, yaml_file
+from orchestrator.settings import CampaignSettings
 from workers.library import ModelPolicy
 from workers.recipe import MergeRecipe
 
@@ -52,6 +53,14 @@ def write_recipe(recipe: MergeRecipe, path: Path) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(head + yaml_file.dump(mergekit.write(recipe)), encoding="utf-8")
+
+
+def policy_of(settings: CampaignSettings) -> ModelPolicy:
+    """Returns what the model folders of a campaign may contain."""
+    from orchestrator.spaces.merge import Merge
+
+    space = settings.space
+    return space.policy if isinstance(space, Merge) else ModelPolicy()
 
 
 def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRecipe:

@@ -1,8 +1,9 @@
 """Drives a campaign: hands jobs out, records what comes back, and asks the campaign what next.
 
-The campaign decides, the store remembers, the executor carries. An outcome is recorded before it
-is acted on, and a job before it is handed out; resuming feeds the recorded outcomes to the same
-campaign and hands out what is still open.
+The campaign decides, the store remembers, the executor carries. All that comes of a look at the
+executor is one turn: the outcomes, the candidates that follow from them and the jobs to hand out
+are recorded together, in one transaction, and only then is a job handed out. Resuming feeds the
+recorded outcomes to the same campaign and hands out what is still open.
 """
 
 from __future__ import annotations
@@ -10,22 +11,27 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster.executor import Executor
+from evaluators.base import Score
 from orchestrator import campaign as campaigns
-from orchestrator.campaign import Campaign, Key, State, Step
-from orchestrator.storage.store import Store
+from orchestrator import snapshot
+from orchestrator.state import Campaign, Key, State, Step
+from orchestrator.storage.base import Begun, Snapshot, Store, Taken, Turn
+from orchestrator.storage.lease import HEARTBEAT_S
 from workers.job import Job, Outcome, Scored
 
 #: Seconds that jobs in flight are given when the campaign is interrupted.
 GRACE_S = 5.0
 #: Seconds to wait for outcomes before looking at signals and the clock again.
 _TICK_S = 0.5
+#: Recorded outcomes between two snapshots: as many are replayed after a crash, at most.
+_SNAPSHOT_EVERY = 256
 
 
 class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
@@ -34,6 +40,10 @@ class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+
+
+class StopRequested(Exception):  # noqa: N818  (no error: the user asked for it)
+    """`shoal stop` was called; running the campaign again goes on."""
 
 
 class MismatchError(RuntimeError):
@@ -97,11 +107,30 @@ class Driver:
     hours: float | None = None
     #: Seconds that earlier runs took.
     elapsed_before_s: float = 0.0
+    #: Hash of all that a job's score depends on; None if nothing is to be reused.
+    identify: Callable[[Job], bytes] | None = None
+    #: What the search depends on, for telling which snapshots are of use.
+    search_settings: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds after which an attempt is given up, for records.
+    timeout_s: float = 0.0
+    #: Recorded outcomes between two snapshots.
+    snapshot_every: int = _SNAPSHOT_EVERY
     clock: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
     signals: Signals = field(default_factory=Signals)
     _known: dict[str, str] = field(default_factory=dict)
     _queue: deque[Job] = field(default_factory=deque)
-    _in_flight: set[tuple[str, str, int]] = field(default_factory=set)
+    #: Jobs handed out -> what their score depends on.
+    _in_flight: dict[tuple[str, str, int], bytes | None] = field(default_factory=dict)
+    _turn: Turn = field(default_factory=Turn)
+    #: What the turn's outcomes have measured, which the store cannot know yet.
+    _fresh: dict[bytes, Score] = field(default_factory=dict)
+    #: What the listener hears of once it is recorded.
+    _news: list[tuple[State, Outcome, bool]] = field(default_factory=list)
+    _fingerprint: str = ""
+    _sequence: int = 0
+    _last_snapshot: int = 0
+    _last_beat: float = 0.0
     _started: float = 0.0
 
     def run(self) -> State:
@@ -109,14 +138,17 @@ class Driver:
 
         Raises:
             Interrupted: if a signal came first.
+            StopRequested: if `shoal stop` came first.
             ExecutorError: if no evaluator can be started.
             MismatchError: if the store's candidates are not those of this campaign.
+            StoreFaultError: if the store cannot be written; all that was acted on is in it.
+            LeaseLostError: if another driver has taken over.
         """
-        self._started = self.clock()
-        self._known = self.store.candidates()
-        state, resumed = self._replay()
-        self.listener.on_start(state, resumed)
+        self._started = self._last_beat = self.clock()
+        state = self._replay()
+        self.listener.on_start(state, self._sequence)
         state = self._watch_time(state)
+        self._commit(state)
         if state.phase == "done":
             return state
         with self.signals.installed():
@@ -128,53 +160,154 @@ class Driver:
             finally:
                 executor.close()
 
-    def _replay(self) -> tuple[State, int]:
-        """Feeds the recorded outcomes to the campaign; the rest is queued."""
-        step = campaigns.start(self.campaign)
+    def _replay(self) -> State:
+        """Feeds the recorded outcomes to the campaign; what is still open is queued."""
+        self._fingerprint = snapshot.fingerprint(self.campaign, self.search_settings)
+        step = self._start()
         self._remember(step)
-        state, waiting = step.state, {_key(job): job for job in step.jobs}
-        resumed = 0
-        for outcome, final in self.store.outcomes():
-            waiting.pop((outcome.candidate, outcome.rows), None)
-            step = campaigns.handle(self.campaign, state, outcome, final=final)
+        state = step.state
+        for entry in self.store.entries(self._sequence):
+            step = campaigns.replay(self.campaign, state, entry)
             self._remember(step)
             state = step.state
-            waiting |= {_key(job): job for job in step.jobs}
-            resumed += 1
-        self._queue.extend(job for key, job in waiting.items() if key in state.open)
-        return state, resumed
+            self._sequence += 1
+        self._queue.extend(state.open.values())
+        return state
+
+    def _start(self) -> Step:
+        """Returns the newest state that can be trusted: a snapshot's, or the very first."""
+        for shot in self.store.snapshots():
+            if shot.fingerprint != self._fingerprint:
+                continue
+            try:
+                if not snapshot.fits(self.campaign, shot.state):
+                    continue
+                known = self.store.candidates(snapshot.named(shot.state))
+                state = snapshot.restore(shot.state, known)
+            except (KeyError, TypeError, ValueError):
+                continue  # one that cannot be read is as good as none
+            self._sequence = self._last_snapshot = shot.sequence
+            self._known = self.store.digests(state.generation)
+            return Step(state)
+        self._known = self.store.digests(0)
+        return campaigns.start(self.campaign)
 
     def _drive(self, state: State, executor: Executor) -> State:
         while state.phase != "done":
             if self.signals.received is not None:
                 self._wind_down(state, executor)
                 raise Interrupted(self.signals.received)
-            self._hand_out(executor)
+            if self._asked_to_stop():
+                self._wind_down(state, executor)
+                raise StopRequested
+            state = self._hand_out(state, executor)
             for outcome in executor.outcomes(_TICK_S):
                 state = self._take(state, outcome)
             state = self._watch_time(state)
+        self._commit(state)
         return state
 
-    def _hand_out(self, executor: Executor) -> None:
-        while self._queue and len(self._in_flight) < executor.slots:
-            job = self._queue.popleft()
-            self.store.begin(job)
-            self._in_flight.add(job.key)
+    def _hand_out(self, state: State, executor: Executor) -> State:
+        """Records the turn and gives jobs to whoever is free."""
+        jobs: dict[tuple[str, str, int], tuple[Job, bytes | None]] = {}
+        self._choose(jobs, executor.slots - len(self._in_flight))
+        while hits := self._reusable(jobs):
+            for job, outcome in hits:
+                state = self._take(state, outcome, copied=jobs.pop(job.key)[1])
+            self._choose(jobs, executor.slots - len(self._in_flight))
+        lease_until = self.wall_clock() + self.timeout_s
+        self._turn.begun += [
+            Begun(job=job, lease_until=lease_until, evaluation=evaluation)
+            for job, evaluation in jobs.values()
+        ]
+        self._commit(state)
+        for job, evaluation in jobs.values():
+            self._in_flight[job.key] = evaluation
             executor.submit(job)
+        return state
 
-    def _take(self, state: State, outcome: Outcome) -> State:
+    def _choose(
+        self, chosen: dict[tuple[str, str, int], tuple[Job, bytes | None]], num: int
+    ) -> None:
+        """Adds jobs from the queue up to `num`; one whose equal is being measured waits for it."""
+        waiting: list[Job] = []
+        pending = {*self._in_flight.values(), *(evaluation for _, evaluation in chosen.values())}
+        while self._queue and len(chosen) < num:
+            job = self._queue.popleft()
+            evaluation = self.identify(job) if self.identify is not None else None
+            if evaluation is not None and evaluation in pending:
+                waiting.append(job)
+                continue
+            pending.add(evaluation)
+            chosen[job.key] = (job, evaluation)
+        self._queue.extendleft(reversed(waiting))
+
+    def _reusable(
+        self, jobs: Mapping[tuple[str, str, int], tuple[Job, bytes | None]]
+    ) -> list[tuple[Job, Outcome]]:
+        """Returns the jobs whose equal was measured before, with its score."""
+        evaluations = [evaluation for _, evaluation in jobs.values() if evaluation is not None]
+        scores = self.store.cached(evaluations) if evaluations else {}
+        scores |= self._fresh
+        return [
+            (
+                job,
+                Scored(
+                    candidate=job.candidate,
+                    attempt=job.attempt,
+                    rows=job.rows,
+                    score=scores[evaluation],
+                    seconds=0.0,
+                    worker="cache",
+                ),
+            )
+            for job, evaluation in jobs.values()
+            if evaluation in scores
+        ]
+
+    def _take(self, state: State, outcome: Outcome, *, copied: bytes | None = None) -> State:
         attempt = (outcome.candidate, outcome.rows, outcome.attempt)
-        if attempt not in self._in_flight:
-            return state  # the same news twice
-        self._in_flight.discard(attempt)
+        if copied is None:
+            if attempt not in self._in_flight:
+                return state  # the same news twice
+            evaluation = self._in_flight.pop(attempt)
+            if evaluation is not None and isinstance(outcome, Scored):
+                self._fresh[evaluation] = outcome.score
         step = campaigns.handle(self.campaign, state, outcome)
         waits = (outcome.candidate, outcome.rows) in step.state.open
         final = isinstance(outcome, Scored) or not waits
-        self.store.record(outcome, final=final, elapsed_s=self.elapsed_s())
+        self._turn.taken.append(
+            Taken(outcome=outcome, final=final, cached=copied is not None, evaluation=copied)
+        )
+        self._sequence += 1
         self._remember(step)
         self._queue.extend(step.jobs)
-        self.listener.on_outcome(step.state, outcome, final=final)
+        self._news.append((step.state, outcome, final))
         return step.state
+
+    def _commit(self, state: State) -> None:
+        """Records the turn. Until this returns, nothing of it has been acted on."""
+        if self._turn:
+            self._turn.elapsed_s = self.elapsed_s()
+            self._turn.generation = state.generation
+            self.store.write(self._turn)
+            self._turn = Turn()
+            self._fresh.clear()
+            for told, outcome, final in self._news:
+                self.listener.on_outcome(told, outcome, final=final)
+            self._news.clear()
+        if self._sequence - self._last_snapshot >= self.snapshot_every:
+            self._last_snapshot = self._sequence
+            if snapshot.can_be_taken(self.campaign, state):
+                data = snapshot.dump(state)
+                shot = Snapshot(sequence=self._sequence, fingerprint=self._fingerprint, state=data)
+                self.store.keep(shot)
+
+    def _asked_to_stop(self) -> bool:
+        if self.clock() - self._last_beat < HEARTBEAT_S:
+            return False
+        self._last_beat = self.clock()
+        return self.store.beat()
 
     def _watch_time(self, state: State) -> State:
         if self.hours is None or state.phase != "search" or state.stop is not None:
@@ -194,22 +327,20 @@ class Driver:
         while self._in_flight and (left := deadline - self.clock()) > 0:
             for outcome in executor.outcomes(min(left, _TICK_S)):
                 state = self._take(state, outcome)
+            self._commit(state)
+        self._commit(state)
 
     def _remember(self, step: Step) -> None:
-        """Records new candidates; those already recorded must be the same."""
-        new = []
+        """Notes new candidates for the turn; those already recorded must be the same."""
         for candidate in step.candidates:
             digest = self._known.get(candidate.id)
             if digest is None:
-                new.append(candidate)
+                self._turn.candidates.append(candidate)
             elif digest != candidate.recipe.digest():
                 raise MismatchError(
                     f"candidate {candidate.id} is not the one in the store: this version of shoal "
                     "or numpy proposes differently; go on with the one that started the campaign"
                 )
-        if new:
-            self.store.add(new, step.state.generation)
-            self._known.update({one.id: one.recipe.digest() for one in new})
 
     def elapsed_s(self) -> float:
         """Returns the seconds that the campaign has run, earlier runs included."""

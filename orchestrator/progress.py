@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from orchestrator.campaign import State
+from orchestrator.state import State
 from workers.job import Failed, Outcome
 
 #: Seconds between plain lines.

@@ -54,6 +54,8 @@ class CampaignSettings:
     control: Literal["random", "none"] = "none"
     #: Where it runs.
     cluster: Cluster = Cluster()
+    #: Copy the score of an equal evaluation that the store has, of any campaign.
+    reuse: bool = True
     #: SQLite file, or postgresql://...
     store: str = "runs/shoal.db"
     #: Folder of the result; runs/NAME if null.

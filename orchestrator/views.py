@@ -44,14 +44,16 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         f"state       {found['state']}{reason}",
         f"generation  {found['generation']}",
         (
-            f"evaluated   {found['evaluated']}, {found['failed']} failed, "
-            f"{found['in_flight']} in flight"
+            f"evaluated   {found['evaluated']} ({found['cached']} from the cache), "
+            f"{found['failed']} failed, {found['in_flight']} in flight"
         ),
         (
             f"started     {found['started_at']}, ran {found['elapsed_s']:.0f} s, "
             f"{found['evaluations_per_hour']:.0f} evaluations/h"
         ),
     ]
+    if found["driver"]:
+        lines.append(f"driver      {found['driver']}")
     if best is not None:
         lines.append(
             f"best        {best['id']}, fitness {best['fitness']:.4f} ({_tasks(best['scores'])})"

@@ -10,6 +10,8 @@ from workers.recipe import MergeRecipe
 
 #: Where an attempt failed. `worker` means that the process or its node was lost.
 Stage = Literal["start", "build", "evaluate", "worker"]
+#: What kind of failure it was: `lost` is a dead worker or node, `memory` an out-of-memory error.
+Kind = Literal["error", "lost", "timeout", "memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,10 @@ class Job:
     attempt: int
     rows: Rows
     recipe: MergeRecipe
+    #: Nodes on which earlier attempts failed: to be placed elsewhere where there is an elsewhere.
+    avoid: tuple[str, ...] = ()
+    #: How often the batch is halved, because earlier attempts ran out of memory.
+    halvings: int = 0
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -38,8 +44,12 @@ class Scored:
     score: Score
     #: Wall time in the worker, building and evaluating.
     seconds: float
-    #: Which worker did it, for records.
+    #: Which worker did it, on which node and device, for records.
     worker: str
+    node: str = ""
+    device: str = ""
+    #: Wall time times the share of accelerators that the worker held.
+    accelerator_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +63,14 @@ class Failed:
     cause: str
     #: True for what may pass (a lost worker, a timeout, no memory), False for what will repeat.
     retryable: bool
+    kind: Kind = "error"
+    #: The end of the traceback, where there is one.
+    log: str = ""
     seconds: float
     worker: str
+    node: str = ""
+    device: str = ""
+    accelerator_seconds: float = 0.0
 
 
 Outcome: TypeAlias = Scored | Failed

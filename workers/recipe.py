@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
@@ -59,6 +59,8 @@ class MergeRecipe:
     dtype: str
     #: Seed of random masks; the same for all candidates of a campaign (common random numbers).
     seed: int = 0
+    #: What `text` returned: it is asked for when stored, when hashed and when compared.
+    _text: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         edge = 0
@@ -75,6 +77,11 @@ class MergeRecipe:
         """Layers that the slices cover."""
         return self.slices[-1].stop if self.slices else 0
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that the recipe reads, its base last."""
+        return tuple(dict.fromkeys([*self.sources, self.base]))
+
     def values(self, tensor: str) -> Mapping[str, tuple[float, ...]]:
         """Returns the parameter values that apply to a tensor.
 
@@ -88,12 +95,27 @@ class MergeRecipe:
 
     def digest(self) -> str:
         """Returns a hash of all that the recipe says; equal recipes build equal models."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.text().encode(), digest_size=16).hexdigest()
+
+    def text(self) -> str:
+        """Returns the recipe as JSON, always in the same order."""
+        if self._text is None:
+            object.__setattr__(self, "_text", json.dumps(self.as_dict(), sort_keys=True))
+            assert self._text is not None
+        return self._text
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold."""
-        return {"kind": "merge", **json.loads(json.dumps(asdict(self)))}
+        return {
+            "kind": "merge",
+            "method": self.method,
+            "sources": list(self.sources),
+            "base": self.base,
+            "slices": [_slice_as_dict(part) for part in self.slices],
+            "options": dict(self.options),
+            "dtype": self.dtype,
+            "seed": self.seed,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MergeRecipe:
@@ -123,6 +145,14 @@ class MergeRecipe:
             if part.start <= layer < part.stop:
                 return part
         raise ValueError(f"tensor {tensor!r} is in layer {layer}, past the recipe's last slice")
+
+
+def _slice_as_dict(part: Slice) -> dict[str, Any]:
+    settings = [
+        {"filter": one.filter, "values": {name: list(held) for name, held in one.values.items()}}
+        for one in part.settings
+    ]
+    return {"start": part.start, "stop": part.stop, "settings": settings}
 
 
 def layer_of(tensor: str) -> int | None:

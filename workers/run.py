@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from evaluators.base import Evaluator, EvaluatorSettings, Language
-from workers.job import Failed, Job, Outcome, Scored, Stage
+from workers.job import Failed, Job, Kind, Outcome, Scored, Stage
 from workers.recipe import MergeRecipe
 
 #: Errors that another attempt may not meet: memory is shared, files come and go.
 _TRANSIENT = (MemoryError, OSError)
+#: Characters of a traceback that are kept.
+_LOG_CHARACTERS = 4000
 
 
 class Builder(Protocol):
@@ -49,16 +52,18 @@ class WorkerSettings:
     folder: str
     #: "auto" takes the GPU that the cluster gave, or else the CPU.
     device: str = "auto"
+    #: Accelerators that one worker holds, for records.
+    accelerators: float = 0.0
 
-    def open(self, name: str) -> Worker:
-        """Loads models and tasks."""
-        return Worker(self, name)
+    def open(self, name: str, node: str = "") -> Worker:
+        """Loads models and tasks; `node` says where, this machine's name if it is empty."""
+        return Worker(self, name, node or socket.gethostname())
 
 
 class Worker:
     """Runs jobs on one device."""
 
-    def __init__(self, settings: WorkerSettings, name: str) -> None:
+    def __init__(self, settings: WorkerSettings, name: str, node: str) -> None:
         import torch
 
         os.chdir(settings.folder)
@@ -67,6 +72,9 @@ class Worker:
         if device == "auto":
             device = best_device()
         self.name = name
+        self.node = node
+        self._device = describe_device(device)
+        self._accelerators = settings.accelerators
         self._builder = settings.builder.open(device)
         self._evaluator: Evaluator = settings.evaluator.open(self._builder.language)
 
@@ -79,7 +87,7 @@ class Worker:
         try:
             self._builder.build(job.recipe)
             stage = "evaluate"
-            score = self._evaluator.evaluate(job.rows)
+            score = self._evaluator.evaluate(job.rows, halvings=job.halvings)
         except torch.AcceleratorError:
             raise  # the device is of no more use to this process: let it be replaced
         except Exception as error:  # noqa: BLE001  (the one boundary where failure becomes a value)
@@ -90,17 +98,27 @@ class Worker:
                 stage=stage,
                 cause=_describe(error),
                 retryable=_is_transient(error),
-                seconds=time.monotonic() - started,
-                worker=self.name,
+                kind=_kind(error),
+                log="".join(traceback.format_exception(error))[-_LOG_CHARACTERS:],
+                **self._where(started),
             )
         return Scored(
             candidate=job.candidate,
             attempt=job.attempt,
             rows=job.rows,
             score=score,
-            seconds=time.monotonic() - started,
-            worker=self.name,
+            **self._where(started),
         )
+
+    def _where(self, started: float) -> dict[str, Any]:
+        seconds = time.monotonic() - started
+        return {
+            "seconds": seconds,
+            "worker": self.name,
+            "node": self.node,
+            "device": self._device,
+            "accelerator_seconds": seconds * self._accelerators,
+        }
 
 
 def best_device() -> str:
@@ -108,6 +126,19 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe_device(device: str) -> str:
+    """Returns what a device is called in records ("cpu", "NVIDIA H100 80GB HBM3")."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _kind(error: Exception) -> Kind:
+    import torch
+
+    return "memory" if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "error"
 
 
 def _is_transient(error: Exception) -> bool:

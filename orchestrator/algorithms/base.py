@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -61,6 +61,25 @@ class Algorithm(Protocol):
     def size(self, generation: int) -> int:
         """Returns how many proposals a generation (from 1) has if none fails, for estimates."""
         ...
+
+
+class Asynchronous(Algorithm, Protocol):
+    """An algorithm that needs no generations: late outcomes are as good as any."""
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it is set to run so; `size(1)` candidates are then open at any time."""
+        ...
+
+    def ask_one(self, box: Box, memory: Memory, rng: np.random.Generator) -> Proposal:
+        """Returns one more proposal."""
+        ...
+
+
+def as_asynchronous(algorithm: Algorithm) -> Asynchronous | None:
+    """Returns the algorithm if it is set to run without generations."""
+    is_so = getattr(algorithm, "asynchronous", False)
+    return cast("Asynchronous", algorithm) if is_so else None
 
 
 def ranked(evaluated: Sequence[Evaluated]) -> list[Evaluated]:

@@ -1,5 +1,7 @@
 """A generational genetic algorithm with elitism (Holland 1975; De Jong 1975; Deb 2001).
 
+In `async` mode it is the steady-state algorithm (Whitley 1989; Scott & De Jong 2015): (mu + 1).
+
 Deviations: half of the first generation lies about the plain merge (see `warm_start`); one child of
 each crossing is kept; a child that equals a member of its generation or of the population is
 mutated again, since measuring a model twice teaches nothing; members that could not be measured
@@ -8,9 +10,9 @@ have no place in the population.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Interval
@@ -42,6 +44,8 @@ class Genetic:
     warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
     #: Best members that live on; each generation measures `population_size - elites` children.
     elites: Annotated[int, Ge(0)] = 1
+    #: `async` waits for no generation: each outcome brings a child of the best so far, (mu + 1).
+    mode: Literal["generational", "async"] = "generational"
 
     def __post_init__(self) -> None:
         if self.elites >= self.population_size:
@@ -63,11 +67,25 @@ class Genetic:
         return children
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
-        """Keeps the elite and the new generation, best first."""
-        return tuple(ranked([*memory[: self.elites], *evaluated])[: self.population_size])
+        """Keeps the elite and the new generation, best first; all that were known if async."""
+        kept = memory if self.asynchronous else memory[: self.elites]
+        return tuple(ranked([*kept, *evaluated])[: self.population_size])
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether each outcome brings the next child."""
+        return self.mode == "async"
+
+    def ask_one(self, box: Box, memory: Memory, rng: np.random.Generator) -> Proposal:
+        """Returns a child of the population, or a sample while nothing has been measured."""
+        if not memory:
+            return Proposal(genome=box.sample(rng, 1)[0], operator="sample")
+        return self._child(box, memory, [member.genome for member in memory], rng)
 
     def size(self, generation: int) -> int:
         """The elite is not measured again."""
+        if self.asynchronous:
+            return self.population_size
         return self.population_size if generation == 1 else self.population_size - self.elites
 
     def _first(self, box: Box, rng: np.random.Generator) -> list[Proposal]:
@@ -85,7 +103,7 @@ class Genetic:
         return proposals
 
     def _child(
-        self, box: Box, memory: Memory, known: set[Genome], rng: np.random.Generator
+        self, box: Box, memory: Memory, known: Collection[Genome], rng: np.random.Generator
     ) -> Proposal:
         fitness = [member.fitness or 0.0 for member in memory]
         first, second = (memory[index] for index in self.selection(fitness, 2, rng))

@@ -110,4 +110,4 @@ class SpaceSettings(Protocol):
 
 def genome_of(values: npt.NDArray[np.float64]) -> Genome:
     """Returns the values as a genome."""
-    return tuple(float(value) for value in values)
+    return tuple(np.asarray(values, dtype=np.float64).tolist())

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, select
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.storage import engine as engines
-from orchestrator.storage.engine import StoreError
-from orchestrator.storage.packing import unpack
-from orchestrator.storage.schema import attempt, campaign, candidate, parentage, score
+from orchestrator.storage import lease
+from orchestrator.storage.base import StoreError
+from orchestrator.storage.packing import unpack_genome, unpack_json
+from orchestrator.storage.rows import task_scores
+from orchestrator.storage.schema import (
+    attempt,
+    campaign,
+    candidate,
+    parentage,
+    score,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +84,10 @@ class Reader:
         """Returns how far a campaign is, as `shoal status --json` prints it."""
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
-            evaluated, failed = self._counts(connection, row.id)
             in_flight = select(func.count()).where(
                 attempt.c.campaign == row.id, attempt.c.state == "open"
             )
-            running = row.state == "running" and engines.is_locked(self._engine, self._url, name)
+            running = row.state == "running" and lease.is_alive(row, time.time())
             state = row.state if running or row.state != "running" else "interrupted"
             best = connection.execute(_by_rank(row.id).limit(1)).first()
             return {
@@ -87,13 +95,17 @@ class Reader:
                 "state": state,
                 "reason": row.reason,
                 "generation": row.generation,
-                "evaluated": evaluated,
-                "failed": failed,
+                "evaluated": row.num_scored,
+                "failed": row.num_failed,
+                "cached": row.num_cached,
                 "in_flight": connection.execute(in_flight).scalar_one() if running else 0,
+                "driver": lease.describe(row) if running else None,
                 "best": _best_of(connection, best) if best is not None else None,
                 "started_at": _iso(row.started_at),
                 "elapsed_s": round(row.elapsed_s, 3),
-                "evaluations_per_hour": _per_hour(evaluated, row.elapsed_s),
+                "evaluations_per_hour": _per_hour(
+                    max(0, row.num_scored - row.num_cached), row.elapsed_s
+                ),
             }
 
     def best(self, name: str, num: int) -> list[CandidateRecord]:
@@ -103,12 +115,22 @@ class Reader:
 
     def references(self, name: str) -> list[CandidateRecord]:
         """Returns the models that candidates are compared with."""
-        return self._role(name, "reference", by_fitness=False)
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            query = (
+                _candidates()
+                .where(candidate.c.campaign == row.id, candidate.c.generation == 0)
+                .order_by(candidate.c.number)
+            )
+            return self._records(connection, row.id, connection.execute(query).all())
 
     def best_control(self, name: str) -> CandidateRecord | None:
         """Returns the best of the random search that ran beside, if one did."""
-        found = self._role(name, "control", by_fitness=True, num=1)
-        return found[0] if found and found[0].fitness is not None else None
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            query = _by_rank(row.id, controls=True).limit(1)
+            found = self._records(connection, row.id, connection.execute(query).all())
+            return found[0] if found else None
 
     def candidate(self, name: str, candidate_id: str) -> CandidateRecord:
         """Returns a candidate by its id, or a reference by its name.
@@ -118,8 +140,9 @@ class Reader:
         """
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
-            by_name = and_(candidate.c.name == candidate_id, candidate.c.role == "reference")
-            query = select(candidate).where(
+            # References are the generation 0, which an index finds among a million.
+            by_name = and_(candidate.c.name == candidate_id, candidate.c.generation == 0)
+            query = _candidates().where(
                 candidate.c.campaign == row.id, (candidate.c.id == candidate_id) | by_name
             )
             found = connection.execute(query).first()
@@ -175,6 +198,16 @@ class Reader:
             )
             return [(one.cause, one.num) for one in connection.execute(query)]
 
+    @contextmanager
+    def moment(self, name: str) -> Iterator[tuple[Connection, Any]]:
+        """Opens a campaign's row and all that belongs to it, as they are at one moment."""
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "sqlite":  # which begins only where it writes
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection, self._campaign(connection, name)
+
     def _campaign(self, connection: Connection, name: str) -> Any:
         row = connection.execute(select(campaign).where(campaign.c.name == name)).first()
         if row is None:
@@ -183,32 +216,6 @@ class Reader:
             names = list(connection.execute(select(campaign.c.name)).scalars())
             raise StoreError(f"no campaign {name!r} in store {self._url!r}; {nearest(name, names)}")
         return row
-
-    def _counts(self, connection: Connection, campaign_id: int) -> tuple[int, int]:
-        query = select(
-            func.coalesce(func.sum(case((candidate.c.state == "scored", 1), else_=0)), 0),
-            func.coalesce(func.sum(case((candidate.c.state == "failed", 1), else_=0)), 0),
-        ).where(candidate.c.campaign == campaign_id)
-        scored, failed = connection.execute(query).one()
-        return int(scored), int(failed)
-
-    def _role(
-        self, name: str, role: str, *, by_fitness: bool, num: int | None = None
-    ) -> list[CandidateRecord]:
-        with self._engine.connect() as connection:
-            row = self._campaign(connection, name)
-            order = (
-                [candidate.c.fitness.desc().nulls_last(), candidate.c.number]
-                if by_fitness
-                else [candidate.c.number]
-            )
-            query = (
-                select(candidate)
-                .where(candidate.c.campaign == row.id, candidate.c.role == role)
-                .order_by(*order)
-                .limit(num)
-            )
-            return self._records(connection, row.id, connection.execute(query).all())
 
     def _ranked(self, connection: Connection, campaign_id: int, num: int) -> list[CandidateRecord]:
         rows = connection.execute(_by_rank(campaign_id).limit(num)).all()
@@ -238,8 +245,8 @@ class Reader:
             state=row.state,
             fitness=row.fitness,
             operator=row.operator,
-            genome=None if row.genome is None else json.loads(row.genome),
-            recipe=json.loads(row.recipe),
+            genome=None if row.genome is None else unpack_genome(row.genome),
+            recipe=unpack_json(row.recipe),
             parents=list(connection.execute(parents.order_by(parentage.c.place)).scalars()),
             scores=_scores(connection, campaign_id, row.id, "search"),
             test=_scores(connection, campaign_id, row.id, "test"),
@@ -253,31 +260,43 @@ def _scores(
     query = select(score).where(
         score.c.campaign == campaign_id, score.c.candidate == candidate_id, score.c.rows == rows
     )
-    return {
-        row.task: TaskScore(
-            value=row.value,
-            stderr=row.stderr,
-            documents=row.documents,
-            weight=row.weight,
-            per_document=unpack(row.per_document),
-        )
-        for row in connection.execute(query.order_by(score.c.task))
-    }
+    found = task_scores(connection.execute(query.order_by(score.c.task)))
+    return found.get((candidate_id, rows), {})
 
 
-def _by_rank(campaign_id: int) -> Select[Any]:
+#: The attempt that decided about a candidate on the search rows.
+ACCEPTED = and_(
+    attempt.c.campaign == candidate.c.campaign,
+    attempt.c.candidate == candidate.c.id,
+    attempt.c.rows == "search",
+    or_(attempt.c.state == "scored", and_(attempt.c.final == 1, attempt.c.retried == 0)),
+)
+
+
+def _candidates() -> Select[Any]:
+    """Candidates with their state and fitness, where they have ended."""
+    state = func.coalesce(attempt.c.state, "proposed").label("state")
+    joined = candidate.outerjoin(attempt, ACCEPTED)
+    return select(candidate, state, attempt.c.fitness).select_from(joined)
+
+
+def _by_rank(campaign_id: int, *, controls: bool = False) -> Select[Any]:
     """Among equals the search comes before the references, then the elder: as the campaign says."""
     order = [
-        candidate.c.fitness.desc(),
+        attempt.c.fitness.desc(),
         case((candidate.c.role == "search", 0), else_=1),
         candidate.c.number,
     ]
+    role = candidate.c.role == "control" if controls else candidate.c.role != "control"
+    both = and_(candidate.c.campaign == attempt.c.campaign, candidate.c.id == attempt.c.candidate)
     return (
-        select(candidate)
+        select(candidate, attempt.c.state, attempt.c.fitness)
+        .join_from(attempt, candidate, both)
         .where(
-            candidate.c.campaign == campaign_id,
-            candidate.c.state == "scored",
-            candidate.c.role != "control",
+            attempt.c.campaign == campaign_id,
+            attempt.c.state == "scored",
+            attempt.c.rows == "search",
+            role,
         )
         .order_by(*order)
     )
@@ -299,8 +318,14 @@ def _attempt_of(row: Any) -> dict[str, Any]:
         "worker": row.worker,
         "started_at": _iso(row.started_at),
         "seconds": row.seconds,
+        "node": row.node,
+        "device": row.device,
+        "accelerator_seconds": row.accelerator_seconds,
+        "cached": bool(row.cached),
         "stage": row.stage,
+        "kind": row.kind,
         "cause": row.cause,
+        "log": row.log,
     }
 
 

@@ -1,0 +1,250 @@
+"""Runs a campaign from its settings to its report: new, resumed, or forked from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cluster.executor import ExecutorError
+from cluster.provenance import versions
+from orchestrator import assemble, config, exit_codes, report
+from orchestrator import export as exports
+from orchestrator.assemble import CheckError, Parts
+from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
+from orchestrator.progress import ProgressView
+from orchestrator.settings import CampaignSettings
+from orchestrator.state import State
+from orchestrator.storage.base import (
+    CampaignRecord,
+    LeaseLostError,
+    NewCampaign,
+    StoreError,
+    StoreFaultError,
+)
+from orchestrator.storage.reader import Reader
+from orchestrator.storage.store import SqlStore
+from workers.recipe import MergeRecipe
+
+
+def run(
+    settings: CampaignSettings,
+    *,
+    as_json: bool,
+    fork: str | None = None,
+    from_generation: int | None = None,
+) -> int:
+    """Runs a campaign to its end and writes its result; returns the exit code.
+
+    With `fork`, runs a campaign of that name that has the history of `settings.name` up to a
+    generation (the last complete one if none is given), and goes on by these settings.
+
+    Raises:
+        CheckError: naming what is missing or does not fit.
+        StoreError: if the store cannot be used, or another driver runs the campaign.
+    """
+    ancestor = settings.name
+    if fork is not None:
+        settings = _named(settings, fork)
+    elif from_generation is not None:
+        raise CheckError("--from-generation says where a --fork begins; name the fork, too")
+    with SqlStore(settings.store, settings.name) as store:
+        known = store.load()
+        if known is None and fork is not None:
+            made = _fork(settings, store, ancestor, from_generation)
+            if isinstance(made, int):
+                return made
+            known = made
+        parts = assemble.assemble(settings, known.history if known else ())
+        assemble.estimate(parts)
+        assemble.check_resources(settings.cluster)
+        if known is None:
+            store.create(_new(settings, parts))
+        else:
+            changed = assemble.changed_search(known.search_settings, parts.search_settings)
+            if changed:
+                return _refuse(settings, "with another search", changed)
+            known = store.reopen(config.as_dict(settings))
+        return _drive(parts, store, known.elapsed_s if known else 0.0, as_json)
+
+
+def _named(settings: CampaignSettings, fork: str) -> CampaignSettings:
+    """Returns the fork's settings: the ancestor's output stays the ancestor's."""
+    with SqlStore(settings.store, settings.name) as old:
+        found = old.load()
+    shared = found is not None and found.settings.get("output") == settings.output
+    with assemble.about("name"):
+        return replace(settings, name=fork, output=None if shared else settings.output)
+
+
+def _fork(
+    settings: CampaignSettings, store: SqlStore, ancestor: str, generation: int | None
+) -> CampaignRecord | int:
+    """Records a fork; returns it, or the exit code if its ancestor means something else."""
+    parts = assemble.assemble(settings)
+    with SqlStore(settings.store, ancestor) as old:
+        found = old.load()
+    if found is None:
+        raise StoreError(
+            f"no campaign {ancestor!r} in {settings.store} to fork from: the file's name is the "
+            "ancestor's, --fork names the new one"
+        )
+    changed = assemble.changed_measure(found.search_settings, parts.search_settings)
+    if changed:
+        return _refuse(
+            replace(settings, name=ancestor), "and cannot share its history with this", changed
+        )
+    point = store.fork_point(ancestor, generation)
+    branch = assemble.branch_of(found.search_settings, point.until)
+    store.fork(_new(settings, parts), found, point, [*_before(found.history, point.until), branch])
+    return store.load() or 0
+
+
+def _before(history: Sequence[Mapping[str, Any]], until: int) -> list[Mapping[str, Any]]:
+    return [{**one, "until": min(one["until"], until)} for one in history]
+
+
+def _new(settings: CampaignSettings, parts: Parts) -> NewCampaign:
+    return NewCampaign(
+        settings=config.as_dict(settings),
+        search_settings=parts.search_settings,
+        seed=settings.seed,
+        versions=versions(),
+    )
+
+
+def _refuse(settings: CampaignSettings, how: str, changed: Sequence[str]) -> int:
+    _say(
+        f"shoal: campaign {settings.name!r} is in {settings.store} {how}; give this one another "
+        "name, or undo:\n  " + "\n  ".join(changed)
+    )
+    return exit_codes.CHANGED_SEARCH
+
+
+def _drive(parts: Parts, store: SqlStore, elapsed_s: float, as_json: bool) -> int:
+    settings = parts.settings
+    view = ProgressView(settings.name, assemble.num_expected(parts))
+    reuse = settings.reuse and bool(parts.facts.identity)
+    driver = Driver(
+        campaign=parts.campaign,
+        store=store,
+        open_executor=parts.open_executor,
+        listener=view,
+        hours=settings.budget.hours,
+        elapsed_before_s=elapsed_s,
+        identify=parts.identify if reuse else None,
+        search_settings=parts.search_settings,
+        timeout_s=settings.cluster.timeout_s,
+    )
+    try:
+        with _closing(view):
+            state = driver.run()
+    except (Interrupted, StopRequested) as stop:
+        reason = str(stop) or "shoal stop"
+        store.end("interrupted", reason, driver.elapsed_s())
+        _say(f"{settings.name}: stopped by {reason}; go on with: {_again(settings)}")
+        return exit_codes.TERMINATED if reason == "SIGTERM" else exit_codes.INTERRUPTED
+    except (ExecutorError, KeyboardInterrupt) as error:
+        store.end("interrupted", f"{type(error).__name__}: {error}", driver.elapsed_s())
+        _say(f"shoal: {error}\n{settings.name}: go on with: {_again(settings)}")
+        interrupted = isinstance(error, KeyboardInterrupt)
+        return exit_codes.INTERRUPTED if interrupted else exit_codes.OUR_FAULT
+    except MismatchError as error:
+        store.end("interrupted", "another search", driver.elapsed_s())
+        _say(f"shoal: {error}")
+        return exit_codes.CHANGED_SEARCH
+    except (StoreFaultError, LeaseLostError) as error:
+        _say(
+            f"shoal: {error}\n{settings.name}: all that was recorded is kept; go on with: "
+            f"{_again(settings)}"
+        )
+        return exit_codes.OUR_FAULT
+    return _finish(parts, store, state, driver.elapsed_s(), as_json)
+
+
+@contextmanager
+def _closing(view: ProgressView) -> Iterator[None]:
+    """Ends the display before anything else is said."""
+    try:
+        yield
+    finally:
+        view.close()
+
+
+def _again(settings: CampaignSettings) -> str:
+    return f"shoal resume {settings.name} --store {settings.store}"
+
+
+def _finish(parts: Parts, store: SqlStore, state: State, elapsed_s: float, as_json: bool) -> int:
+    settings = parts.settings
+    failed = state.stop == "failures"
+    store.end("stopped" if failed else "finished", state.stop, elapsed_s)
+    reader = Reader(settings.store)
+    if failed:
+        causes = "\n".join(
+            f"  {count}x {cause}" for cause, count in reader.failures(settings.name, 3)
+        )
+        _say(
+            f"shoal: {state.num_failed} candidates failed, too many to go on:\n{causes}\n"
+            f"mend the cause, then: shoal retry {settings.name} --failed --store {settings.store}"
+        )
+        return exit_codes.TOO_MANY_FAILURES
+    result = report.collect(reader, settings)
+    if result is None:
+        _say(f"shoal: the budget of {settings.name!r} ended with no candidate measured")
+        return exit_codes.NOTHING_MEASURED
+    for path in _write(reader, result):
+        store.add_artifact(result.winner.id, str(path), _sha256(path), path.stat().st_size)
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_json(result)) + "\n")
+    else:
+        _print_result(result)
+    return exit_codes.OK
+
+
+def _write(reader: Reader, result: report.Result) -> list[Path]:
+    """Writes the output folder: best model, recipe, report and picture; returns the files."""
+    settings = result.settings
+    folder = Path(settings.output_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = MergeRecipe.from_dict(result.winner.recipe)
+    card = report.card(result, result.winner, str(folder / "best"))
+    policy = exports.policy_of(settings)
+    exports.write_folder(recipe, policy, folder / "best", card=card, replace=True)
+    exports.write_recipe(recipe, folder / "recipe.yaml")
+    references = reader.references(settings.name)
+    report.draw(reader.history(settings.name), references, folder / "fitness.png")
+    (folder / "report.md").write_text(report.markdown(result, "fitness.png"), encoding="utf-8")
+    files = [folder / name for name in ("recipe.yaml", "report.md", "fitness.png")]
+    return [*files, *sorted((folder / "best").rglob("*.safetensors"))]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _print_result(result: report.Result) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"campaign {result.settings.name}", title_justify="left")
+    for index, column in enumerate(report.header(result)):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in report.rows(result):
+        table.add_row(*row)
+    # A pipe has no width of its own; a table folded to 80 columns could not be read.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    folder = result.settings.output_folder
+    console.print(report.verdict(result), soft_wrap=True)
+    console.print(f"model: {folder}/best  report: {folder}/report.md", soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")

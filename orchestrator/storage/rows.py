@@ -1,0 +1,145 @@
+"""Between the search's values and the rows of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from evaluators.base import Rows, Score, TaskScore
+from orchestrator.state import Candidate, Role
+from orchestrator.storage.base import Taken
+from orchestrator.storage.packing import (
+    pack,
+    pack_genome,
+    pack_text,
+    unpack,
+    unpack_genome,
+    unpack_json,
+)
+from workers.job import Failed, Outcome, Scored
+from workers.recipe import MergeRecipe
+
+
+def candidate_row(campaign: int, one: Candidate) -> dict[str, Any]:
+    """Returns a candidate as the table has it."""
+    return {
+        "campaign": campaign,
+        "id": one.id,
+        "role": one.role,
+        "number": one.number,
+        "generation": one.generation,
+        "name": one.name,
+        "genome": None if one.genome is None else pack_genome(one.genome),
+        "recipe": pack_text(one.recipe.text()),
+        "digest": bytes.fromhex(one.recipe.digest()),
+        "operator": one.operator,
+    }
+
+
+def parent_rows(campaign: int, one: Candidate) -> list[dict[str, Any]]:
+    """Returns a candidate's family: the parent it starts from, and its mates."""
+    return [
+        {
+            "campaign": campaign,
+            "child": one.id,
+            "place": place,
+            "parent": parent,
+            "role": "mate" if place else "parent",
+        }
+        for place, parent in enumerate(one.parents)
+    ]
+
+
+def candidate_of(row: Any, parents: Sequence[str]) -> Candidate:
+    """Returns the candidate of a row."""
+    return Candidate(
+        id=row.id,
+        role=cast("Role", row.role),
+        number=row.number,
+        generation=row.generation,
+        name=row.name,
+        genome=None if row.genome is None else unpack_genome(row.genome),
+        recipe=MergeRecipe.from_dict(unpack_json(row.recipe)),
+        parents=tuple(parents),
+        operator=row.operator,
+    )
+
+
+def outcome_values(taken: Taken, sequence: int, now: float) -> dict[str, Any]:
+    """Returns what an outcome says about its attempt."""
+    outcome = taken.outcome
+    failed = outcome if isinstance(outcome, Failed) else None
+    return {
+        "state": "failed" if failed else "scored",
+        "sequence": sequence,
+        "ended_at": now,
+        "final": int(taken.final),
+        "fitness": outcome.score.fitness if isinstance(outcome, Scored) else None,
+        "seconds": outcome.seconds,
+        "accelerator_seconds": outcome.accelerator_seconds,
+        "worker": outcome.worker,
+        "node": outcome.node,
+        "device": outcome.device,
+        "stage": failed.stage if failed else None,
+        "kind": failed.kind if failed else None,
+        "cause": failed.cause if failed else None,
+        "log": failed.log if failed else None,
+        "retryable": int(failed.retryable) if failed else None,
+    }
+
+
+def outcome_of(row: Any, tasks: Mapping[str, TaskScore]) -> Outcome:
+    """Returns the outcome of an attempt's row."""
+    common = {
+        "candidate": row.candidate,
+        "attempt": row.number,
+        "rows": row.rows,
+        "seconds": row.seconds,
+        "worker": row.worker,
+        "node": row.node or "",
+        "device": row.device or "",
+        "accelerator_seconds": row.accelerator_seconds or 0.0,
+    }
+    if row.state == "scored":
+        return Scored(score=Score(fitness=row.fitness, tasks=tasks), **common)
+    return Failed(
+        stage=row.stage,
+        cause=row.cause,
+        retryable=bool(row.retryable),
+        kind=row.kind,
+        log=row.log or "",
+        **common,
+    )
+
+
+def score_rows(campaign: int, outcome: Scored, harness: str) -> list[dict[str, Any]]:
+    """Returns the rows of an outcome's scores."""
+    return [
+        {
+            "campaign": campaign,
+            "candidate": outcome.candidate,
+            "rows": outcome.rows,
+            "task": task,
+            "value": one.value,
+            "stderr": one.stderr,
+            "documents": one.documents,
+            "weight": one.weight,
+            "harness": harness,
+            "per_document": pack(one.per_document),
+        }
+        for task, one in outcome.score.tasks.items()
+    ]
+
+
+def task_scores(rows: Iterable[Any]) -> dict[tuple[str, Rows], dict[str, TaskScore]]:
+    """Returns (candidate, rows) -> task -> its score."""
+    found: dict[tuple[str, Rows], dict[str, TaskScore]] = {}
+    for row in rows:
+        found.setdefault((row.candidate, row.rows), {})[row.task] = TaskScore(
+            value=row.value,
+            stderr=row.stderr,
+            documents=row.documents,
+            weight=row.weight,
+            per_document=unpack(row.per_document),
+        )
+    return found
