@@ -166,7 +166,8 @@ class DispatchingExecutor:
             slot.state, self._any_ready, self._failed_starts = "idle", True, 0
             return []
         if isinstance(event, Done):
-            slot.state, slot.job = "idle", None
+            if slot.job is not None and slot.job.key == event.outcome.key:
+                slot.state, slot.job = "idle", None
             return [event.outcome]
         return self._give_up(event.handle, slot, event.cause, "lost", refused=event.refused)
 

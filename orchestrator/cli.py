@@ -336,7 +336,7 @@ def _explain(error: Exception) -> int:
     """Prints a user's mistake in one message; lets our own show where it happened."""
     from orchestrator.export import ExportError
     from orchestrator.mergekit import RecipeError
-    from orchestrator.storage.base import StoreError
+    from orchestrator.storage.base import LeaseLostError, StoreError, StoreFaultError
     from orchestrator.yaml_file import YamlError
     from workers.library import ModelError
 
@@ -348,6 +348,9 @@ def _explain(error: Exception) -> int:
     if isinstance(error, mistakes) or type(error).__name__ in ("ConfigError", "CheckError"):
         _say(f"shoal: {error}")
         return exit_codes.USER_MISTAKE
+    if isinstance(error, (StoreFaultError, LeaseLostError)):
+        _say(f"shoal: {error}")
+        return exit_codes.OUR_FAULT
     raise error
 
 

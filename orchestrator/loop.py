@@ -266,11 +266,10 @@ class Driver:
         ]
 
     def _take(self, state: State, outcome: Outcome, *, copied: bytes | None = None) -> State:
-        attempt = (outcome.candidate, outcome.rows, outcome.attempt)
         if copied is None:
-            if attempt not in self._in_flight:
+            if outcome.key not in self._in_flight:
                 return state  # the same news twice
-            evaluation = self._in_flight.pop(attempt)
+            evaluation = self._in_flight.pop(outcome.key)
             if evaluation is not None and isinstance(outcome, Scored):
                 self._fresh[evaluation] = outcome.score
         step = campaigns.handle(self.campaign, state, outcome)

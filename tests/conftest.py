@@ -1,24 +1,30 @@
-"""Fakes that several suites share: a space without models, and a fitness without torch."""
+"""Fakes that several suites share: a space without models, a fitness without torch, databases."""
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from sqlalchemy import create_engine, text
 
 from evaluators.base import Score, TaskScore
 from orchestrator.spaces.base import Box, Genome, Reference
-from workers.job import Job, Scored
+from workers.job import Failed, Job, Scored
 from workers.recipe import MergeRecipe, Setting, Slice
 
 settings.register_profile("shoal", deadline=None, print_blob=True)
 settings.load_profile("shoal")
 
 ROOT = Path(__file__).resolve().parents[1]
+#: A server on which databases may be made and dropped.
+POSTGRES = os.environ.get("SHOAL_TEST_POSTGRES", "")
 
 
 def recipe_of(values: Sequence[float]) -> MergeRecipe:
@@ -79,6 +85,58 @@ def scored(job: Job, fitness: float | None = None) -> Scored:
     )
 
 
+def failed(job: Job, *, retryable: bool = False, **changes: Any) -> Failed:
+    """The outcome of a job that broke while its model was built."""
+    facts = {
+        "candidate": job.candidate,
+        "attempt": job.attempt,
+        "rows": job.rows,
+        "stage": "build",
+        "cause": "ValueError: no",
+        "retryable": retryable,
+        "seconds": 1.5,
+        "worker": "fake",
+    }
+    return Failed(**{**facts, **changes})
+
+
+@contextmanager
+def new_database(kind: str, folder: Path) -> Iterator[str]:
+    """The address of an empty store: a file that is not there yet, or a new database of a server.
+
+    Skips the test where no server was named.
+    """
+    if kind == "sqlite":
+        yield str(folder / "folder" / "shoal.db")
+        return
+    if not POSTGRES:
+        pytest.skip("SHOAL_TEST_POSTGRES names no PostgreSQL server")
+    name = f"shoal_test_{uuid.uuid4().hex[:12]}"
+    admin = create_engine(
+        POSTGRES.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
+    )
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    server, _, query = POSTGRES.partition("?")
+    try:
+        yield server.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def databases() -> Callable[[str, Path], AbstractContextManager[str]]:
+    return new_database
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with new_database(request.param, tmp_path) as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def fake_space() -> type[FakeSpace]:
     return FakeSpace
@@ -87,6 +145,11 @@ def fake_space() -> type[FakeSpace]:
 @pytest.fixture(scope="session")
 def score() -> Callable[..., Scored]:
     return scored
+
+
+@pytest.fixture(scope="session")
+def failure() -> Callable[..., Failed]:
+    return failed
 
 
 @pytest.fixture(scope="session")

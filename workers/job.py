@@ -51,6 +51,11 @@ class Scored:
     #: Wall time times the share of accelerators that the worker held.
     accelerator_seconds: float = 0.0
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """The key of the job that it answers."""
+        return (self.candidate, self.rows, self.attempt)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
@@ -71,6 +76,11 @@ class Failed:
     node: str = ""
     device: str = ""
     accelerator_seconds: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """The key of the job that it answers."""
+        return (self.candidate, self.rows, self.attempt)
 
 
 Outcome: TypeAlias = Scored | Failed

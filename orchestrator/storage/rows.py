@@ -77,15 +77,20 @@ def outcome_values(taken: Taken, sequence: int, now: float) -> dict[str, Any]:
         "fitness": outcome.score.fitness if isinstance(outcome, Scored) else None,
         "seconds": outcome.seconds,
         "accelerator_seconds": outcome.accelerator_seconds,
-        "worker": outcome.worker,
-        "node": outcome.node,
-        "device": outcome.device,
+        "worker": _text(outcome.worker),
+        "node": _text(outcome.node),
+        "device": _text(outcome.device),
         "stage": failed.stage if failed else None,
         "kind": failed.kind if failed else None,
-        "cause": failed.cause if failed else None,
-        "log": failed.log if failed else None,
+        "cause": _text(failed.cause) if failed else None,
+        "log": _text(failed.log) if failed else None,
         "retryable": int(failed.retryable) if failed else None,
     }
+
+
+def _text(text: str) -> str:
+    """Returns what any database can hold: errors quote whatever bytes they met."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def outcome_of(row: Any, tasks: Mapping[str, TaskScore]) -> Outcome:

@@ -87,7 +87,8 @@ class SqlStore:
 
     def __init__(self, url: str, name: str, *, clock: Callable[[], float] = time.time) -> None:
         self._engine: Engine = engines.open_for_writing(url)
-        self._connection: Connection = self._engine.connect()
+        with self._faults():
+            self._connection: Connection = self._engine.connect()
         self._name = name
         self._clock = clock
         self._id = 0
@@ -371,21 +372,25 @@ class SqlStore:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """A transaction that changes nothing; ended at once, so that no lock stays behind."""
-        try:
-            yield
-        finally:
-            self._connection.rollback()
+        with self._faults():
+            try:
+                yield
+            finally:
+                self._connection.rollback()
 
     def _transact(self, work: Callable[[], T]) -> T:
         """Runs work in a transaction; it is in the store, durably, or nothing of it is."""
+        with self._faults(), self._connection.begin():
+            return work()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Tells what the database could not do; what it refuses as untrue is our own mistake."""
         try:
-            with self._connection.begin():
-                return work()
+            yield
         except IntegrityError:
             raise
         except DBAPIError as error:
-            if self._connection.invalidated:
-                self._connection.close()
             raise StoreFaultError(f"the store cannot be used: {error.orig}") from error
 
     def _write(self, work: Callable[[], T]) -> T:

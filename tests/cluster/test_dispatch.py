@@ -15,20 +15,30 @@ from workers.recipe import MergeRecipe
 RECIPE = MergeRecipe(method="linear", sources=("a",), base="base", slices=(), dtype="float32")
 
 
-def job(name):
-    return Job(candidate=name, attempt=1, rows="search", recipe=RECIPE)
+def job(name, avoid=()):
+    return Job(candidate=name, attempt=1, rows="search", recipe=RECIPE, avoid=avoid)
 
 
 class Worker:
     """A handle that notes what it is told."""
 
-    def __init__(self, name):
+    def __init__(self, name, place, fleet):
         self.name = name
+        self.node = ""
+        self.place = place
+        self.fleet = fleet
         self.jobs = []
         self.killed = False
 
+    def ready(self):
+        """Its node is known from then on."""
+        self.node = self.place
+        return Ready(self)
+
     def send(self, job):
         assert not self.killed
+        elsewhere = {worker.node for worker in self.fleet.alive} - {*job.avoid, ""}
+        assert self.node not in job.avoid or not elsewhere
         self.jobs.append(job)
 
     def kill(self):
@@ -48,16 +58,18 @@ class Worker:
 
 
 class Fleet:
-    """Starts workers and says what `news` holds."""
+    """Starts workers on its nodes in turn, and says what `news` holds."""
 
-    def __init__(self):
+    def __init__(self, nodes):
+        self.nodes = nodes
         self.workers = []
         self.news = []
         self.waits = []
         self.closed = False
 
     def start(self):
-        self.workers.append(Worker(f"w{len(self.workers) + 1}"))
+        number = len(self.workers)
+        self.workers.append(Worker(f"w{number + 1}", self.nodes[number % len(self.nodes)], self))
         return self.workers[-1]
 
     def events(self, handles, timeout_s):
@@ -77,8 +89,8 @@ class Fleet:
 class Stage:
     """An executor, its fleet and its clock."""
 
-    def __init__(self, slots=1, timeout_s=10.0, ready_timeout_s=30.0):
-        self.fleet = Fleet()
+    def __init__(self, slots=1, timeout_s=10.0, ready_timeout_s=30.0, nodes=("n1",)):
+        self.fleet = Fleet(nodes)
         self.now = 0.0
         self.executor = DispatchingExecutor(
             self.fleet,
@@ -88,9 +100,9 @@ class Stage:
             clock=lambda: self.now,
         )
 
-    def submit(self, *names):
+    def submit(self, *names, avoid=()):
         for name in names:
-            self.executor.submit(job(name))
+            self.executor.submit(job(name, avoid))
 
     def step(self, *news, after=0.0, timeout_s=1.0):
         self.now += after
@@ -100,7 +112,7 @@ class Stage:
     def ready(self):
         """Starts all workers and has them report."""
         self.step()
-        self.step(*[Ready(worker) for worker in self.fleet.alive])
+        self.step(*[worker.ready() for worker in self.fleet.alive])
         return self.fleet.alive
 
 
@@ -123,7 +135,7 @@ def test_a_worker_gets_no_job_before_it_is_ready():
     assert stage.step() == []
     (worker,) = stage.fleet.workers
     assert worker.jobs == []
-    stage.step(Ready(worker))
+    stage.step(worker.ready())
     assert names(worker) == ["c1"]
 
 
@@ -162,11 +174,12 @@ def test_a_worker_lost_while_busy_fails_its_job_and_is_replaced():
     assert isinstance(failed, Failed)
     assert (failed.candidate, failed.attempt, failed.rows) == ("c1", 1, "search")
     assert (failed.stage, failed.cause, failed.retryable) == ("worker", "exit code -9", True)
+    assert (failed.kind, failed.node) == ("lost", "n1")
     assert (failed.worker, failed.seconds) == ("w1", 4.0)
     assert worker.killed
     stage.step()
     (new,) = stage.fleet.alive
-    stage.step(Ready(new))
+    stage.step(new.ready())
     assert names(new) == ["c2"]
 
 
@@ -187,6 +200,7 @@ def test_a_job_past_its_time_is_ended_and_fails():
     (failed,) = stage.step(after=0.5)
     assert worker.killed
     assert (failed.stage, failed.retryable) == ("evaluate", True)
+    assert (failed.kind, failed.node) == ("timeout", "n1")
     assert failed.cause == "timed out after 10 s"
 
 
@@ -233,11 +247,71 @@ def test_waiting_never_lasts_past_the_next_deadline():
     stage.submit("c1")
     stage.step(timeout_s=100.0)
     assert stage.fleet.waits[-1] == 30.0
-    stage.step(Ready(stage.fleet.workers[0]), after=1.0, timeout_s=100.0)
+    stage.step(stage.fleet.workers[0].ready(), after=1.0, timeout_s=100.0)
     stage.step(after=4.0, timeout_s=100.0)
     assert stage.fleet.waits[-1] == 6.0
     stage.step(timeout_s=2.0)
     assert stage.fleet.waits[-1] == 2.0
+
+
+def test_a_job_avoids_the_nodes_that_it_failed_on():
+    stage = Stage(slots=3, nodes=("n1", "n2", "n3"))
+    stage.submit("c1", avoid=("n1", "n2"))
+    stage.submit("c2", avoid=("n1",))
+    stage.submit("c3")
+    assert [names(worker) for worker in stage.ready()] == [["c3"], ["c2"], ["c1"]]
+
+
+def test_a_job_waits_for_another_node_while_one_is_there_though_it_is_busy():
+    stage = Stage(slots=2, nodes=("n1", "n2"))
+    first, second = stage.ready()
+    stage.submit("c1", "c2")
+    stage.step()
+    assert (names(first), names(second)) == (["c1"], ["c2"])
+    stage.submit("c3", avoid=("n1",))
+    stage.submit("c4")
+    stage.step(first.done())
+    assert names(first) == ["c1", "c4"], "it holds up no other job"
+    stage.step(first.done())
+    assert names(first) == ["c1", "c4"], "it still waits for the other node"
+    stage.step(second.done())
+    assert names(second) == ["c2", "c3"]
+
+
+def test_a_job_runs_where_it_failed_if_there_is_nothing_else():
+    stage = Stage(slots=2, nodes=("n1",))
+    stage.submit("c1", avoid=("n1",))
+    first, _ = stage.ready()
+    assert names(first) == ["c1"]
+
+
+def test_a_job_that_failed_on_every_node_may_run_on_any():
+    stage = Stage(slots=2, nodes=("n1", "n2"))
+    stage.submit("c1", "c2", avoid=("n2", "n1", "n7"))
+    first, second = stage.ready()
+    assert (names(first), names(second)) == (["c1"], ["c2"])
+
+
+def test_a_job_does_not_wait_for_a_node_that_has_gone():
+    stage = Stage(slots=2, nodes=("n1", "n2", "n1"))
+    first, second = stage.ready()
+    stage.submit("c1", "c2")
+    stage.step()
+    stage.submit("c3", avoid=("n1",))
+    stage.step(first.done())
+    assert names(first) == ["c1"]
+    stage.step(Lost(second, "node lost"))
+    assert names(first) == ["c1", "c3"]
+
+
+def test_a_job_does_not_wait_for_a_worker_that_is_still_starting():
+    """Nobody knows yet where that will be."""
+    stage = Stage(slots=2, nodes=("n1", "n2"))
+    stage.step()
+    stage.submit("c1", avoid=("n1",))
+    first, _ = stage.fleet.workers
+    stage.step(first.ready())
+    assert names(first) == ["c1"]
 
 
 def test_a_start_that_is_refused_ends_the_run_with_the_cause():
@@ -303,23 +377,33 @@ def test_the_slots_are_those_asked_for():
     assert Stage(slots=5).executor.slots == 5
 
 
+def submit_anywhere(stage, names, nodes, order):
+    """Submits jobs each of which avoids some of the nodes."""
+    for name in names:
+        stage.submit(name, avoid=tuple(order.sample(nodes, order.randint(0, len(nodes)))))
+
+
 @given(
     slots=st.integers(1, 3),
     fates=st.lists(st.sampled_from(["done", "lost", "timeout"]), min_size=1, max_size=12),
     order=st.randoms(use_true_random=False),
+    num_nodes=st.integers(1, 3),
 )
-def test_every_job_has_exactly_one_outcome_whatever_happens_to_its_worker(slots, fates, order):
-    stage = Stage(slots=slots)
+def test_every_job_has_exactly_one_outcome_whatever_happens_to_its_worker(
+    slots, fates, order, num_nodes
+):
+    nodes = [f"n{number}" for number in range(num_nodes)]
+    stage = Stage(slots=slots, nodes=nodes)
     fate_of = {f"c{number}": fate for number, fate in enumerate(fates)}
-    stage.submit(*fate_of)
+    submit_anywhere(stage, fate_of, nodes, order)
     found = []
-    for _ in range(6 * len(fates) + 6):
+    for _ in range(9 * len(fates) + 9):
         news = []
         busy = 0
         for worker in stage.fleet.alive:
             if not worker.jobs and not getattr(worker, "told", False):
                 worker.told = True
-                news.append(Ready(worker))
+                news.append(worker.ready())
             elif len(worker.jobs) > getattr(worker, "answered", 0):
                 busy += 1
                 fate = fate_of[worker.jobs[-1].candidate]

@@ -15,7 +15,7 @@ class Settings:
     def __init__(self):
         self.opened = 0
 
-    def open(self, name):
+    def open(self, name, node=""):
         self.opened += 1
         return self
 

@@ -21,7 +21,7 @@ class Seen:
 
     visible: str | None = "not opened"
 
-    def open(self, name):
+    def open(self, name, node=""):
         self.visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise ValueError("enough seen")
 
@@ -85,3 +85,9 @@ def test_an_evaluator_without_a_gpu_is_told_to_use_the_cpu():
     share = Share(evaluators=1, gpus=0.0, cpus=1)
     assert _placed(SETTINGS, share).device == "cpu"
     assert _placed(SETTINGS, replace(share, gpus=1.0)).device == "auto"
+
+
+def test_an_evaluator_knows_what_share_of_the_gpus_it_holds():
+    share = Share(evaluators=1, gpus=0.25, cpus=1)
+    assert _placed(SETTINGS, share).accelerators == 0.25
+    assert _placed(SETTINGS, replace(share, gpus=0.0)).accelerators == 0.0

@@ -18,7 +18,7 @@ class FakeSettings:
 
     device: str = "auto"
 
-    def open(self, name):
+    def open(self, name, node=""):
         if self.refuse is not None:
             raise ValueError(self.refuse)
         return FakeWorker(name)

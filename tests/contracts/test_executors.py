@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,8 +95,9 @@ def test_a_job_that_kills_its_process_fails_and_the_others_do_not(fakes, address
     found = by_key(run(address, fakes.FakeSettings(), jobs))
     dead = found[("die-3", "search", 1)]
     assert isinstance(dead, Failed)
-    assert (dead.stage, dead.retryable) == ("worker", True)
+    assert (dead.stage, dead.kind, dead.retryable) == ("worker", "lost", True)
     assert dead.cause
+    assert dead.node.startswith(socket.gethostname()), "so that the next attempt avoids it"
     if address == "pool":
         assert dead.cause == "worker process ended with exit code 3"
     others = [found[("value-1", "search", 1)], found[("value-2", "search", 1)]]
@@ -108,7 +110,8 @@ def test_a_job_that_hangs_is_ended_and_the_next_one_runs(fakes, address):
     jobs = [job("hang-"), job("value-1")]
     found = by_key(run(address, fakes.FakeSettings(), jobs, timeout_s=2))
     hung = found[("hang-", "search", 1)]
-    assert (hung.stage, hung.retryable) == ("evaluate", True)
+    assert (hung.stage, hung.kind, hung.retryable) == ("evaluate", "timeout", True)
+    assert hung.node.startswith(socket.gethostname())
     assert "timed out after 2 s" in hung.cause
     assert isinstance(found[("value-1", "search", 1)], Scored)
 
@@ -191,13 +194,18 @@ def test_real_jobs_have_the_outcomes_they_have_inline(real, address):
     other = by_key(run(address, real, merge_jobs(), evaluators=2))
 
     def alike(outcomes):
-        return {key: replace(o, seconds=0.0, worker="") for key, o in outcomes.items()}
+        where = {"seconds": 0.0, "worker": "", "node": ""}
+        return {key: replace(o, **where) for key, o in outcomes.items()}
 
     assert alike(other) == alike(inline)
     kinds = {key[0]: type(outcome) for key, outcome in inline.items()}
     assert kinds.pop("broken") is Failed
     assert set(kinds.values()) == {Scored}
     assert len({o.score.fitness for o in inline.values() if isinstance(o, Scored)}) > 2
+    assert "ValueError" in inline["broken", "search", 1].log
+    for outcome in other.values():
+        assert outcome.node.startswith(socket.gethostname())
+        assert (outcome.device, outcome.accelerator_seconds) == ("cpu", 0.0)
 
 
 @pytest.mark.ray

@@ -9,11 +9,12 @@ from statistics import median
 import numpy as np
 import pytest
 
-from orchestrator.algorithms.base import ALGORITHMS, Evaluated
-from orchestrator.campaign import Campaign, Limits, handle, start
+from orchestrator.algorithms.base import ALGORITHMS, Evaluated, as_asynchronous
+from orchestrator.campaign import handle, start
 from orchestrator.operators.crossover import CROSSOVERS
 from orchestrator.operators.mutation import MUTATIONS
 from orchestrator.operators.selection import SELECTIONS
+from orchestrator.state import Campaign, Limits
 
 FITNESS = [5.0, 4.0, 4.0, 1.0, 0.0, -3.0]
 RANGES = np.array([3.0, 3.0, 3.0])
@@ -233,6 +234,59 @@ def test_an_algorithm_survives_a_generation_that_failed_as_a_whole(part, fake_sp
     ]
     memory = algorithm.tell((), lost)
     assert algorithm.ask(box, memory, np.random.default_rng(1))
+
+
+#: Algorithms that can also run without generations, set to do so.
+STEADY = [
+    part(population_size=10, mode="async")
+    for part in map(ALGORITHMS.load, ALGORITHMS.addresses)
+    if hasattr(part, "ask_one")
+]
+steady = pytest.mark.parametrize("algorithm", STEADY)
+
+
+@parts(ALGORITHMS)
+def test_an_algorithm_waits_for_its_generations_unless_it_is_told_otherwise(part):
+    assert as_asynchronous(part(population_size=10)) is None
+
+
+@steady
+def test_an_asynchronous_algorithm_asks_for_one_more_within_bounds(algorithm, fake_space):
+    assert as_asynchronous(algorithm) is algorithm
+    assert algorithm.size(1) == algorithm.size(7) == 10
+    box = fake_space().box
+    for memory in ((), told(algorithm, box)):
+        known = {member.candidate for member in memory}
+        one, same, other = (
+            algorithm.ask_one(box, memory, np.random.default_rng(seed)) for seed in (3, 3, 4)
+        )
+        assert one == same
+        assert one != other
+        assert set(one.parents) <= known
+        assert box.repair(np.asarray(one.genome)) == one.genome
+        assert all(type(gene) is float for gene in one.genome)
+
+
+@steady
+def test_an_asynchronous_algorithm_knows_the_best_in_whatever_order_they_came(
+    algorithm, fake_space
+):
+    genomes = fake_space().box.sample(np.random.default_rng(0), 25)
+    evaluated = [
+        Evaluated(
+            candidate=f"s{number}", number=number, genome=genome,
+            fitness=None if number % 5 == 0 else float(number % 7),
+        )
+        for number, genome in enumerate(genomes, start=1)
+    ]  # fmt: skip
+    found = []
+    for seed in range(5):
+        memory: tuple[Evaluated, ...] = ()
+        for one in random.Random(seed).sample(evaluated, len(evaluated)):
+            memory = algorithm.tell(memory, [one])
+        found.append(memory)
+    assert all(memory == found[0] == algorithm.tell((), evaluated) for memory in found)
+    assert len(found[0]) == 10
 
 
 def best_on_a_sphere(algorithm, space, score, seed: int) -> float:

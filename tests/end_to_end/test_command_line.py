@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("in_root")
 
 STATUS = {
     "campaign", "state", "generation", "evaluated", "failed", "in_flight", "best", "started_at",
-    "elapsed_s", "evaluations_per_hour",
+    "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver",
 }  # fmt: skip
 CANDIDATE = {
     "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe",
@@ -43,7 +43,7 @@ def test_a_campaign_runs_to_its_end_and_prints_one_json_object(finished):
 def test_status_has_the_fields_that_scripts_rely_on(shoal, finished):
     ended = shoal.call("status", "quickstart", *finished.store, "--json")
     assert ended.code == 0
-    assert set(ended.data) == STATUS | {"reason"}
+    assert set(ended.data) == STATUS
     assert set(ended.data["best"]) == {"id", "fitness", "scores"}
     assert set(ended.data["best"]["scores"]) == SEARCH
     assert ended.data["in_flight"] == 0
@@ -479,4 +479,4 @@ def test_a_campaign_that_is_running_is_not_run_twice(shoal, tmp_path):
     first.communicate(timeout=60)
     assert status["state"] == "running"
     assert second.code == 2
-    assert "another process" in second.stderr
+    assert "is being run by process" in second.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -22,35 +21,6 @@ def inline(shoal, tmp_path_factory) -> dict:
     return shoal.search(folder)
 
 
-def children(pid: int) -> dict[int, int]:
-    """Process -> parent, of everything below a process."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    below, found = {pid}, {}
-    while True:
-        more = {one: parent for one, parent in parents.items() if parent in below}
-        if set(more) == set(found):
-            return found
-        found, below = more, below | set(more)
-
-
-def actors(pid: int) -> list[int]:
-    """Processes of our own cluster that run an evaluator; Ray titles them by their class."""
-    found = []
-    for child in children(pid):
-        try:
-            title = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0].decode()
-        except OSError:
-            continue
-        if title.startswith("ray::Actor"):
-            found.append(child)
-    return found
-
-
 @pytest.mark.parametrize("evaluators", [1, 2])
 def test_ray_gives_the_same_search_as_this_process(shoal, inline, tmp_path, evaluators):
     more = (*LONG, f"cluster.evaluators={evaluators}")
@@ -65,7 +35,7 @@ def test_an_evaluator_that_is_killed_is_replaced_and_the_search_is_the_same(
 ):
     process = shoal.spawn("run", *shoal.settings(tmp_path, *LONG, address="local"))
     shoal.until_measured(process, tmp_path / "shoal.db", 4)
-    running = actors(process.pid)
+    running = shoal.actors(process.pid)
     assert running
     os.kill(running[0], signal.SIGKILL)
     _, err = process.communicate(timeout=280)
@@ -79,7 +49,7 @@ def test_a_killed_driver_is_run_again_to_the_same_search_and_leaves_no_process(
     arguments = ("run", *shoal.settings(tmp_path, *LONG, address="local"))
     first = shoal.spawn(*arguments)
     shoal.until_measured(first, tmp_path / "shoal.db", 5)
-    cluster = set(children(first.pid))
+    cluster = set(shoal.children(first.pid))
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
 
@@ -89,16 +59,27 @@ def test_a_killed_driver_is_run_again_to_the_same_search_and_leaves_no_process(
     assert "going on after" in err
     assert shoal.search(tmp_path) == inline
 
-    deadline = time.monotonic() + 60
-    left = cluster
-    while left and time.monotonic() < deadline:
-        left = {pid for pid in left if Path(f"/proc/{pid}").exists() and not zombie(pid)}
-        time.sleep(0.2)
-    assert not left, "the dead driver's cluster is still there"
+    assert not shoal.left_of(cluster), "the dead driver's cluster is still there"
 
 
-def zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+@pytest.mark.parametrize("place", ["gcs_server", "raylet", "ray::"])
+@pytest.mark.parametrize("delay", [0.0, 0.7])
+def test_sigterm_while_ray_starts_ends_in_seconds_with_its_own_exit_code(
+    shoal, tmp_path, place, delay
+):
+    """Ray puts handlers of its own in place of ours: one exits, the other aborts after 3 s."""
+    process = shoal.spawn("run", *shoal.patient(tmp_path, address="local", seconds=60))
+    deadline = time.monotonic() + 100
+    while not any(place in shoal.title(pid) for pid in shoal.children(process.pid)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(delay)
+    below = shoal.children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert time.monotonic() - started < 10
+    assert "stopped by SIGTERM; go on with: shoal resume quickstart" in err
+    assert not shoal.left_of(below, within_s=15)

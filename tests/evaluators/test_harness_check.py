@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from evaluators.lm_harness import LmHarness, Objective
@@ -116,3 +122,138 @@ def test_the_hash_of_rows_changes_with_a_row_and_with_their_order(write_task):
     assert rows_hash([*ROWS[:3], {**ROWS[3], "answer": "fee"}]) != first
     assert rows_hash(ROWS[::-1]) != first
     assert rows_hash(ROWS[:3]) != first
+
+
+# What a score depends on, but for the model: equal ones are not measured twice.
+
+
+@pytest.fixture
+def words(write_task):
+    """A search task with few-shot examples, and a test task."""
+    folder = write_task("words", ROWS[:2], shots=ROWS[2:3], **PLAIN)
+    write_task("unseen", ROWS[3:], shots=ROWS[2:3], **PLAIN)
+    return harness(folder, "words", test=("unseen",), num_fewshot=1)
+
+
+def edited(settings, name: str, before: str, after: str):
+    """The same settings, after a change to one of the files of their tasks."""
+    path = Path(settings.include_path) / name
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    return settings
+
+
+def test_what_a_score_depends_on_is_the_same_each_time(words):
+    one, other = words.check(), words.check()
+    assert (one.identity, one.prompts) == (other.identity, other.prompts)
+    assert set(one.identity) == {"search", "test"}
+    assert one.identity["search"] != one.identity["test"]
+    assert set(one.prompts) == {"words", "unseen"}
+
+
+def test_another_prompt_is_another_evaluation(words):
+    before = words.check()
+    after = edited(words, "words.yaml", "{{prompt}}", "Q: {{prompt}}").check()
+    assert after.rows == before.rows
+    assert after.prompts["words"] != before.prompts["words"]
+    assert after.identity["search"] != before.identity["search"]
+    assert after.prompts["unseen"] == before.prompts["unseen"]
+    assert after.identity["test"] == before.identity["test"]
+
+
+def test_other_rows_are_another_evaluation(words):
+    before = words.check()
+    after = edited(words, "words_test.jsonl", "cba", "abc").check()
+    assert after.prompts == before.prompts
+    assert after.identity["search"] != before.identity["search"]
+    assert after.identity["test"] == before.identity["test"]
+
+
+def test_other_few_shot_examples_are_another_evaluation(words):
+    before = words.check()
+    after = edited(words, "words_train.jsonl", "edc", "cde").check()
+    assert after.identity["search"] != before.identity["search"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"limit": 1}, {"num_fewshot": 0}, {"batch_size": 3}, {"max_length": 9}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_way_of_asking_is_another_evaluation(words, change):
+    before, after = words.check(), replace(words, **change).check()
+    assert after.identity["search"] != before.identity["search"]
+    assert after.identity["test"] != before.identity["test"]
+
+
+@pytest.mark.parametrize("change", [{"weight": 2.0}, {"direction": "minimize"}])
+def test_another_objective_is_another_evaluation(words, change):
+    (objective,) = words.tasks
+    after = replace(words, tasks=(replace(objective, **change),)).check()
+    assert after.identity["search"] != words.check().identity["search"]
+    assert after.prompts == words.check().prompts
+
+
+def test_a_task_that_counts_otherwise_is_another_evaluation(write_task, write_group):
+    folder = write_task("one", ROWS[:1], **PLAIN)
+    write_task("two", ROWS[1:], **PLAIN)
+    found = []
+    for by_size in (True, False):
+        metric = {"metric": "acc", "aggregation": "mean", "weight_by_size": by_size}
+        write_group("both", ["one", "two"], aggregate_metric_list=[metric])
+        found.append(harness(folder, "both").check().identity["search"])
+    assert found[0] != found[1]
+
+
+def test_tasks_in_another_folder_are_the_same_evaluation(words, tmp_path):
+    before = words.check()
+    moved = tmp_path / "moved"
+    shutil.move(words.include_path, moved)
+    for name in ("words", "unseen"):
+        path = moved / f"{name}.yaml"
+        path.write_text(path.read_text().replace(words.include_path, str(moved)))
+    after = replace(words, include_path=str(moved)).check()
+    assert (after.identity, after.prompts, after.rows) == (
+        before.identity, before.prompts, before.rows
+    )  # fmt: skip
+
+
+ASKING = """
+def ask(doc):
+    return "{greeting}" + doc["prompt"]
+"""
+
+
+def asked_by_a_function(folder: str, greeting: str) -> None:
+    (Path(folder) / "asking.py").write_text(ASKING.format(greeting=greeting))
+
+
+@pytest.fixture
+def with_function(write_task):
+    """A task whose prompt is made by code beside it."""
+    folder = write_task("coded", ROWS, **PLAIN)
+    asked_by_a_function(folder, "Q: ")
+    edited(harness(folder, "coded"), "coded.yaml", "'{{prompt}}'", "!function asking.ask")
+    return harness(folder, "coded")
+
+
+def test_code_that_asks_otherwise_is_another_evaluation(with_function):
+    before = with_function.check()
+    asked_by_a_function(with_function.include_path, "Question: ")
+    assert with_function.check().prompts["coded"] != before.prompts["coded"]
+
+
+CHECK = """
+import sys
+from evaluators.lm_harness import LmHarness, Objective
+tasks = (Objective(name="coded", metric="acc"),)
+print(LmHarness(tasks=tasks, include_path=sys.argv[1]).check().identity["search"])
+"""
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_same(with_function):
+    command = [sys.executable, "-c", CHECK, with_function.include_path]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split()[-1] == with_function.check().identity["search"]

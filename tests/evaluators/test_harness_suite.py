@@ -95,6 +95,32 @@ def test_requests_are_planned_once_and_the_plan_is_kept(at_root, open_language):
     assert plan.num_tokens == sum(batch.tokens.numel() for batch in plan.batches)
 
 
+@pytest.mark.parametrize(("halvings", "rows"), [(1, "search"), (2, "test"), (99, "search")])
+def test_smaller_batches_give_the_same_scores(at_root, open_language, halvings, rows):
+    """In 32 bits: what one document scores does not depend on what is scored beside it."""
+    suite = examples(limit=12, batch_size=8).open(open_language("a", "float32"))
+    usual = suite.evaluate(rows)
+    assert suite.evaluate(rows, halvings=halvings) == usual
+    assert suite.evaluate(rows) == usual
+
+
+def test_smaller_batches_are_smaller(at_root, open_language):
+    suite = examples(limit=8, batch_size=8).open(open_language())
+    sizes = []
+    for halvings in (0, 1, 9):
+        forward, seen = suite.lm.model.forward, []
+
+        def watched(tokens, *args, forward=forward, seen=seen, **options):
+            seen.append(len(tokens))
+            return forward(tokens, *args, **options)
+
+        suite.lm.model.forward = watched
+        suite.evaluate("search", halvings=halvings)
+        suite.lm.model.forward = forward
+        sizes.append(max(seen))
+    assert sizes == [8, 4, 1]
+
+
 def test_the_fitness_is_the_weighted_sum_of_the_tasks(at_root, open_language):
     score = examples().open(open_language()).evaluate("search")
     a, b = score.tasks["skill_a_search"], score.tasks["skill_b_search"]

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from sqlalchemy import select, update
 
+from orchestrator import campaign as campaigns
+from orchestrator import snapshot
 from orchestrator.algorithms.genetic import Genetic
-from orchestrator.campaign import Campaign, Limits
-from orchestrator.loop import Driver, Interrupted, MismatchError
+from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
+from orchestrator.state import Branch, Campaign, Limits, Recorded, Retry, Rules
+from orchestrator.storage import engine as engines
+from orchestrator.storage import lease, schema, upkeep
+from orchestrator.storage.base import (
+    LeaseLostError,
+    NewCampaign,
+    Snapshot,
+    StoreFaultError,
+    Turn,
+)
+from orchestrator.storage.memory import Memory, MemoryStore
 from orchestrator.storage.reader import Reader
-from orchestrator.storage.store import Store
-from workers.job import Failed, Job, Outcome
+from orchestrator.storage.store import SqlStore
+from workers.job import Failed, Job, Outcome, Scored
+
+NEW = NewCampaign(settings={}, search_settings={"search": {}}, seed=3, versions={})
 
 
 @dataclass
@@ -22,8 +38,11 @@ class FakeExecutor:
 
     answer: Callable[[Job], Outcome]
     slots: int = 3
+    #: How many answers come at a time.
+    at_once: int = 1
     #: Delivers everything twice, once more after other news.
     doubled: bool = False
+    before: Callable[[Job], None] = lambda job: None
     after: Callable[[int], None] = lambda count: None
     queue: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
@@ -33,6 +52,7 @@ class FakeExecutor:
 
     def submit(self, job: Job) -> None:
         assert len(self.queue) < self.slots
+        self.before(job)
         self.queue.append(job)
 
     def outcomes(self, timeout_s: float) -> list[Outcome]:
@@ -40,9 +60,11 @@ class FakeExecutor:
             self.idle += 1
             assert self.idle < 5, "the driver waits for an outcome that will never come"
             return []
-        job = self.queue.pop()
-        self.done.append(job)
-        found = [self.answer(job)]
+        found: list[Outcome] = []
+        for _ in range(min(self.at_once, len(self.queue))):
+            job = self.queue.pop()
+            self.done.append(job)
+            found.append(self.answer(job))
         if self.doubled:
             found, self.late = [*found, *found, *self.late], found
         self.after(len(self.done))
@@ -50,6 +72,10 @@ class FakeExecutor:
 
     def close(self) -> None:
         self.closed = True
+
+    @property
+    def measured(self) -> set[tuple[str, str]]:
+        return {(job.candidate, job.rows) for job in self.done}
 
 
 @dataclass
@@ -73,6 +99,80 @@ class Audience:
         self.interrupted = in_flight
 
 
+@dataclass
+class InMemory:
+    """Campaigns of this process."""
+
+    memory: Memory = field(default_factory=Memory)
+
+    def open(self, name="one") -> MemoryStore:
+        return MemoryStore(self.memory, name)
+
+    def bury(self, name="one") -> None:
+        """The driver that holds the campaign is dead."""
+        self.memory.campaigns[name].token = None
+
+    def ask_to_stop(self, name="one") -> None:
+        self.memory.campaigns[name].stop_requested = True
+
+    def under_way(self, name="one") -> set[tuple[str, str]]:
+        return set(self.memory.campaigns[name].open)
+
+    def check(self) -> None:
+        pass
+
+
+@dataclass
+class InFile:
+    """Campaigns of a database."""
+
+    url: str
+
+    def open(self, name="one") -> SqlStore:
+        store = SqlStore(self.url, name)
+        store.load()
+        return store
+
+    def bury(self, name="one") -> None:
+        gone = replace(lease.myself(), born="long ago").as_json()
+        self.run(update(schema.campaign).values(lease_holder=gone), name)
+
+    def ask_to_stop(self, name="one") -> None:
+        self.run(update(schema.campaign).values(stop_requested=1), name)
+
+    def under_way(self, name="one") -> set[tuple[str, str]]:
+        here = schema.campaign.c.id == schema.attempt.c.campaign
+        query = select(schema.attempt.c.candidate, schema.attempt.c.rows).join_from(
+            schema.attempt, schema.campaign, here
+        )
+        return set(map(tuple, self.run(query.where(schema.attempt.c.state == "open"), name)))
+
+    def run(self, statement, name) -> list:
+        engine = engines.open_for_writing(self.url)
+        with engine.begin() as connection:
+            result = connection.execute(statement.where(schema.campaign.c.name == name))
+            found = list(result) if result.returns_rows else []
+        engine.dispose()
+        return found
+
+    def check(self) -> None:
+        assert upkeep.check(self.url)["problems"] == []
+
+
+@pytest.fixture
+def file(tmp_path) -> InFile:
+    return InFile(str(tmp_path / "shoal.db"))
+
+
+@pytest.fixture(params=["memory", "file"])
+def place(request) -> InMemory | InFile:
+    """Where campaigns are kept."""
+    return InMemory() if request.param == "memory" else request.getfixturevalue("file")
+
+
+in_file = pytest.mark.parametrize("place", ["file"], indirect=True)
+
+
 @pytest.fixture
 def campaign(fake_space) -> Campaign:
     return Campaign(
@@ -86,51 +186,78 @@ def campaign(fake_space) -> Campaign:
 
 
 @pytest.fixture
-def drive(tmp_path, campaign, score):
-    """Runs a campaign in a store of its own, or goes on with it."""
+def drive(place, campaign, score):
+    """Runs a campaign or goes on with it, as the command line does; checks the store afterwards."""
 
-    def run(name="one", *, executor=None, before=None, plan=campaign, **settings):
+    def run(name="one", *, executor=None, before=None, plan=campaign, store=None, **settings):
         executor = executor if executor is not None else FakeExecutor(score)
         audience = Audience()
-        with Store(str(tmp_path / f"{name}.db"), name) as store:
-            known = store.load()
-            if known is None:
-                store.create({}, {}, {})
-            else:
-                store.reopen({})
-            driver = Driver(plan, store, lambda: executor, audience, **settings)
-            if before is not None:
-                before(driver)
-            try:
-                state = driver.run()
-            finally:
-                assert executor.closed or not executor.done
+        store = store or taken(place.open(name))
+        driver = Driver(plan, store, lambda: executor, audience, **settings)
+        if before is not None:
+            before(driver)
+        try:
+            state = driver.run()
+            stopped = state.stop == "failures"
+            store.end("stopped" if stopped else "finished", state.stop, driver.elapsed_s())
+        except (Interrupted, StopRequested) as stop:
+            store.end("interrupted", str(stop), driver.elapsed_s())
+            raise
+        finally:
+            assert executor.closed or not executor.done
+            store.close()
+            place.check()
         return state, executor, audience
 
     return run
 
 
+def taken(store):
+    if store.load() is None:
+        store.create(NEW)
+    else:
+        store.reopen({})
+    return store
+
+
 @pytest.fixture
-def remembered(tmp_path):
-    """Candidate -> recipe and fitness, as the store has them."""
+def remembered(place):
+    """Candidate -> what it is and how its measurement ended, as the store has them."""
 
     def read(name="one") -> dict:
-        reader = Reader(str(tmp_path / f"{name}.db"))
-        found = {}
-        for role, count in (("r", 2), ("s", 13), ("c", 13)):
-            for number in range(1, count + 1):
-                record = reader.candidate(name, f"{role}{number}")
-                found[record.id] = (record.recipe, record.fitness, record.parents, record.state)
-        return found
+        store = place.open(name)
+        known, fates = store.candidates(store.digests(0)), {}
+        for entry in store.entries(0):
+            if isinstance(entry, Retry):
+                fates.update({(one.candidate.id, one.rows): "retried" for one in entry.wanted})
+            elif entry.final:
+                fitness = (
+                    entry.outcome.score.fitness if isinstance(entry.outcome, Scored) else "failed"
+                )
+                fates[entry.outcome.candidate, entry.outcome.rows] = fitness
+        store.close()
+        return {
+            id_: (one, fates.get((id_, "search")), fates.get((id_, "test")))
+            for id_, one in sorted(known.items())
+        }
 
     return read
+
+
+@pytest.fixture
+def search_of(remembered):
+    """The same without the test rows: which are not the same ones when more was searched."""
+    return lambda name="one": {id_: facts[:2] for id_, facts in remembered(name).items()}
 
 
 def test_a_campaign_runs_to_its_end_and_all_of_it_is_in_the_store(drive, remembered):
     state, executor, audience = drive()
     assert state.phase == "done"
     assert executor.closed
-    assert all(state == "scored" for *_, state in remembered().values())
+    found = remembered()
+    assert len(found) == 2 + 13 + 13
+    assert all(isinstance(fitness, float) for _, fitness, _ in found.values())
+    assert {id_ for id_, (*_, tested) in found.items() if tested is not None} == state.tested
     assert sum(job.rows == "search" for job in executor.done) == 2 + 13 + 13
     assert all(audience.final)
 
@@ -145,9 +272,10 @@ def test_a_finished_campaign_opens_no_executor(drive, remembered):
 
 
 @pytest.mark.parametrize("slots", [1, 7])
-def test_how_many_run_at_once_changes_nothing(drive, remembered, score, slots):
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_how_many_run_at_once_changes_nothing(drive, remembered, score, slots, at_once):
     drive("one")
-    drive("other", executor=FakeExecutor(score, slots=slots))
+    drive("other", executor=FakeExecutor(score, slots=slots, at_once=at_once))
     assert remembered("one") == remembered("other")
 
 
@@ -155,6 +283,96 @@ def test_outcomes_that_come_twice_are_recorded_once(drive, remembered, score):
     drive("one")
     drive("other", executor=FakeExecutor(score, doubled=True))
     assert remembered("one") == remembered("other")
+
+
+# First remember, then act.
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_job_is_handed_out_once_all_that_led_to_it_is_in_the_store(drive, place, score, at_once):
+    checked = []
+
+    def look(job: Job) -> None:
+        store = place.open()
+        known = store.candidates([job.candidate])
+        assert known[job.candidate].recipe == job.recipe
+        assert set(known[job.candidate].parents) <= store.digests(0).keys()
+        assert store.sequence() == len(list(store.entries(0))) == len(executor.done)
+        ended = {(job.candidate, job.rows) for job in executor.done}
+        waiting = {(job.candidate, job.rows) for job in executor.queue}
+        assert place.under_way() >= waiting | {(job.candidate, job.rows)}
+        assert not place.under_way() & ended
+        store.close()
+        checked.append(job)
+
+    executor = FakeExecutor(score, at_once=at_once, before=look)
+    drive(executor=executor)
+    assert len(checked) == len(executor.done) > 30
+
+
+class CrashError(Exception):
+    """Stands for kill -9: nothing after it is recorded."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 12, 25])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_crash_after_any_outcome_and_another_run_is_the_same_search(
+    drive, remembered, score, after, at_once
+):
+    drive("one")
+
+    def crash(count: int) -> None:
+        if count > after:
+            raise CrashError
+
+    executor = FakeExecutor(score, after=crash, at_once=at_once)
+    with pytest.raises(CrashError):
+        drive("other", executor=executor)
+    _, second, audience = drive("other")
+    assert audience.resumed >= after - 2
+    assert remembered("one") == remembered("other")
+    repeated = executor.measured & second.measured
+    assert len(repeated) <= at_once, "only what there was no time to keep"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 9, 20])
+@pytest.mark.parametrize("written", [False, True], ids=["nothing", "all"])
+def test_nothing_of_a_turn_that_could_not_be_written_is_acted_upon(
+    drive, remembered, score, number, written
+):
+    """A server may be gone before it has written a turn, or before it could say so."""
+    drive("one")
+    turns: list[Turn] = []
+    submitted: list[Job] = []
+    told = []
+
+    def break_down(driver: Driver) -> None:
+        write = driver.store.write
+
+        def fail(turn: Turn) -> None:
+            turns.append(turn)
+            if len(turns) < number:
+                write(turn)
+                return
+            if written:
+                write(turn)
+            told.extend(driver.listener.final)
+            raise StoreFaultError("disk full")
+
+        driver.store.write = fail
+
+    executor = FakeExecutor(score, before=submitted.append)
+    with pytest.raises(StoreFaultError, match="disk full"):
+        drive("other", executor=executor, before=break_down)
+    assert len(turns) == number
+    before = [one.job for turn in turns[:-1] for one in turn.begun]
+    assert submitted == before
+    assert len(told) == sum(len(turn.taken) for turn in turns[:-1])
+    drive("other")
+    assert remembered("one") == remembered("other")
+
+
+# Failures.
 
 
 def fails_at_first(score):
@@ -206,6 +424,36 @@ def test_the_news_of_a_lost_worker_may_come_again_during_the_next_attempt(drive,
     assert remembered("one") == remembered("other")
 
 
+def test_a_candidate_that_kills_every_worker_is_set_aside_and_the_others_go_on(
+    drive, remembered, score, failure
+):
+    def poisoned(job: Job) -> Outcome:
+        return failure(job, retryable=True, kind="lost") if job.candidate == "s4" else score(job)
+
+    state, executor, _ = drive(executor=FakeExecutor(poisoned))
+    assert state.phase == "done"
+    assert [job.attempt for job in executor.done if job.candidate == "s4"] == [1, 2]
+    assert remembered()["s4"][1] == "failed"
+    assert state.num_failed == 1
+    assert not any("s4" in one.parents for one, *_ in remembered().values())
+
+
+def test_more_attempts_than_before_do_not_lock_the_campaign_out(drive, score, campaign):
+    """`cluster.max_attempts` may be changed between runs: it is no part of the search."""
+
+    def limits(attempts: int, generations: int) -> Campaign:
+        changed = replace(campaign.limits, max_attempts=attempts, generations=generations)
+        return replace(campaign, limits=changed)
+
+    drive(plan=limits(1, 2), executor=FakeExecutor(fails_at_first(score)))
+    state, *_ = drive(plan=limits(3, 3), executor=FakeExecutor(fails_at_first(score)))
+    assert state.phase == "done"
+    assert state.generation == 3
+
+
+# Stopping.
+
+
 @pytest.mark.parametrize(
     ("signum", "after"), [(signal.SIGINT, 1), (signal.SIGTERM, 9), (signal.SIGTERM, 22)]
 )
@@ -230,58 +478,54 @@ def test_an_interrupted_campaign_keeps_what_was_in_flight_and_goes_on_the_same(
     _, second, audience = drive("other")
     assert audience.resumed == len(executor.done)
     assert remembered("one") == remembered("other")
-    repeated = {(job.candidate, job.rows) for job in executor.done} & {
-        (job.candidate, job.rows) for job in second.done
-    }
-    assert not repeated
+    assert not executor.measured & second.measured
 
 
-class CrashError(Exception):
-    """Stands for kill -9: nothing after it is recorded."""
-
-
-@pytest.mark.parametrize("after", [0, 1, 12, 25])
-def test_a_crash_after_any_outcome_and_another_run_is_the_same_search(
-    drive, remembered, score, after
+def test_a_campaign_that_is_asked_to_stop_stops_and_goes_on_the_same(
+    drive, place, remembered, score
 ):
     drive("one")
+    now = [0.0]
 
-    def crash(count: int) -> None:
-        if count > after:
-            raise CrashError
+    def ask(count: int) -> None:
+        now[0] += lease.HEARTBEAT_S / 3
+        if count == 9:
+            place.ask_to_stop("other")
 
-    executor = FakeExecutor(score, after=crash)
-    with pytest.raises(CrashError):
+    executor = FakeExecutor(score, after=ask)
+    with pytest.raises(StopRequested):
+        drive("other", executor=executor, clock=lambda: now[0])
+    assert executor.closed
+    assert not executor.queue, "what was in flight was given its moment"
+    assert len(executor.done) < 9 + 4 + executor.slots
+    _, second, _ = drive("other", clock=lambda: now[0])
+    assert remembered("one") == remembered("other")
+    assert not executor.measured & second.measured
+
+
+def test_a_driver_whose_campaign_was_taken_over_ends_and_the_other_has_the_same_search(
+    drive, place, remembered, score
+):
+    drive("one")
+    winners = []
+
+    def take_over(count: int) -> None:
+        if count == 9:
+            place.bury("other")
+            winners.append(taken(place.open("other")))
+
+    executor = FakeExecutor(score, after=take_over)
+    with pytest.raises(LeaseLostError):
         drive("other", executor=executor)
-    _, _, audience = drive("other")
-    assert audience.resumed == after
+    assert executor.closed
+    assert len(executor.done) == 9, "no job was handed out by who does not hold the campaign"
+    _, second, audience = drive("other", store=winners[0])
+    assert audience.resumed == 8
+    assert len(executor.measured & second.measured) == 1
     assert remembered("one") == remembered("other")
 
 
-def test_a_crash_between_recording_an_outcome_and_its_candidates_is_mended(
-    drive, remembered, score, monkeypatch
-):
-    drive("one")
-    add, calls = Store.add, []
-
-    def add_then_crash(store, candidates, generation) -> None:
-        calls.append(generation)
-        if generation == 3:
-            raise CrashError
-        add(store, candidates, generation)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "add", add_then_crash)
-        with pytest.raises(CrashError):
-            drive("other")
-    assert calls
-    drive("other")
-    assert remembered("one") == remembered("other")
-
-
-def test_time_that_is_up_ends_the_search_and_more_time_goes_on_with_it(
-    drive, remembered, score, tmp_path
-):
+def test_time_that_is_up_ends_the_search_and_more_time_goes_on_with_it(drive, search_of, score):
     drive("one")
     now = [0.0]
 
@@ -303,7 +547,7 @@ def test_time_that_is_up_ends_the_search_and_more_time_goes_on_with_it(
     assert state.stop == "time", "the hours of earlier runs count"
     state, *_ = drive("other", clock=clock, hours=99.0, elapsed_before_s=9.6 * 3600)
     assert state.stop is None
-    assert remembered("one") == remembered("other")
+    assert search_of("one") == search_of("other")
 
 
 def test_a_campaign_whose_time_is_up_starts_no_evaluators_again(drive, score):
@@ -318,6 +562,9 @@ def test_a_campaign_whose_time_is_up_starts_no_evaluators_again(drive, score):
     assert not again.closed, "an executor was opened although nothing was left to run"
 
 
+# Other searches.
+
+
 def test_another_search_in_the_store_is_refused_before_anything_runs(
     drive, remembered, fake_space, campaign
 ):
@@ -328,25 +575,523 @@ def test_another_search_in_the_store_is_refused_before_anything_runs(
     assert remembered() == before
 
 
-def test_more_attempts_than_before_do_not_lock_the_campaign_out(drive, score, campaign, fake_space):
-    """`cluster.max_attempts` may be changed between runs: it is no part of the search."""
-
-    def often_lost(job: Job) -> Outcome:
-        return fails_at_first(score)(job)
-
-    def limits(attempts: int, generations: int) -> Campaign:
-        changed = replace(campaign.limits, max_attempts=attempts, generations=generations)
-        return replace(campaign, limits=changed)
-
-    drive(plan=limits(1, 2), executor=FakeExecutor(often_lost))
-    state, *_ = drive(plan=limits(3, 3), executor=FakeExecutor(often_lost))
-    assert state.phase == "done"
-    assert state.generation == 3
-
-
-def test_more_generations_go_on_where_the_first_ended(drive, remembered, campaign):
+def test_more_generations_go_on_where_the_first_ended(drive, search_of, campaign):
     drive("one")
     fewer = replace(campaign, limits=replace(campaign.limits, generations=2))
     drive("other", plan=fewer)
     drive("other")
+    assert search_of("one") == search_of("other")
+
+
+@in_file
+@pytest.mark.parametrize("generation", [1, 2])
+def test_a_fork_has_the_first_generations_and_its_own_way_from_there(
+    drive, file, campaign, remembered, generation
+):
+    drive("old")
+    old = file.open("old")
+    fork = file.open("fork")
+    point = fork.fork_point("old", generation)
+    plain = [{"until": point.until, "seed": campaign.seed}]
+    fork.fork(NEW, old.load(), point, plain)
+    old.close()
+    fork.close()
+    rules = Rules(algorithm=campaign.algorithm, seed=campaign.seed, control=campaign.control)
+    plan = replace(
+        campaign,
+        algorithm=Genetic(population_size=6, elites=2),
+        seed=99,
+        control=False,
+        history=(Branch(until=point.until, rules=rules),),
+    )
+    state, executor, audience = drive("fork", plan=plan)
+    before, found = remembered("old"), remembered("fork")
+    shared = {id_ for id_, (one, *_) in before.items() if one.generation <= generation}
+    assert {id_: found[id_][:2] for id_ in shared} == {id_: before[id_][:2] for id_ in shared}
+    assert audience.resumed == len(shared)
+    assert not {job.candidate for job in executor.done if job.rows == "search"} & shared
+    own = [one for id_, (one, *_) in found.items() if id_ not in shared]
+    assert {one.role for one in own} == {"search"}
+    assert Counter(one.generation for one in own) == dict.fromkeys(range(generation + 1, 4), 4)
+    assert state.phase == "done"
+    again, executor, _ = drive("fork", plan=plan)
+    assert (again, executor.done) == (state, [])
+
+
+# Snapshots.
+
+
+@pytest.fixture
+def starts(drive):
+    """Drives, and tells after which outcome the replay began."""
+
+    def run(name, **settings):
+        found = []
+
+        def listen(driver: Driver) -> None:
+            entries = driver.store.entries
+
+            def noted(after: int):
+                found.append(after)
+                return entries(after)
+
+            driver.store.entries = noted
+            if alter is not None:
+                alter(driver)
+
+        alter = settings.pop("before", None)
+        result = drive(name, before=listen, **settings)
+        return found[0], *result
+
+    return run
+
+
+def crash_after(num: int):
+    def crash(count: int) -> None:
+        if count > num:
+            raise CrashError
+
+    return crash
+
+
+@pytest.mark.parametrize("after", [2, 3, 7, 16, 21, 29])
+@pytest.mark.parametrize("every", [1, 3])
+def test_going_on_from_a_snapshot_is_going_on_from_the_start(
+    drive, starts, remembered, score, after, every
+):
+    drive("one")
+    answer = fails_at_first(score)
+    executor = FakeExecutor(answer, after=crash_after(after))
+    with pytest.raises(CrashError):
+        drive("other", executor=executor, snapshot_every=every)
+    begun, _, _, audience = starts("other", executor=FakeExecutor(answer), snapshot_every=every)
+    assert audience.resumed == after
+    assert begun <= after
+    assert (begun > 0) == (after >= every)
     assert remembered("one") == remembered("other")
+
+
+def states(place, plan, name="one"):
+    """The state by the newest snapshot, and by the whole record up to the same place."""
+    store = place.open(name)
+    shot = store.snapshots()[0]
+    known = store.candidates(snapshot.named(shot.state))
+    entries = list(store.entries(0))[: shot.sequence]
+    store.close()
+    state = campaigns.start(plan).state
+    for entry in entries:
+        state = campaigns.replay(plan, state, entry).state
+    return snapshot.restore(shot.state, known), state
+
+
+def test_a_snapshot_holds_the_state_that_the_record_gives(drive, place, score, campaign):
+    executor = FakeExecutor(fails_at_first(score), after=crash_after(17))
+    with pytest.raises(CrashError):
+        drive(executor=executor, snapshot_every=1)
+    by_snapshot, by_record = states(place, campaign)
+    assert by_snapshot == by_record
+
+
+def strange(**changes):
+    """Other snapshots than the store's."""
+
+    def alter(driver: Driver) -> None:
+        shots = [replace(one, **changes) for one in driver.store.snapshots()]
+        assert shots
+        driver.store.snapshots = lambda: shots
+
+    return alter
+
+
+GARBAGE = {
+    "of other code": {"fingerprint": "other"},
+    "of nothing": {"state": {}},
+    "without most of it": {"state": {"generation": 1, "proposed": 1}},
+    "of unknown candidates": {
+        "state": {"generation": 1, "proposed": 1, "candidates": ["s99"], "memory": [], "best": {}}
+    },
+    "of wrong types": {"state": {"generation": "one", "proposed": None}},
+    "of another shape": {"state": {"open": 7, "generation": 1, "proposed": 1, "candidates": 7}},
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_a_snapshot_of_no_use_is_ignored(drive, starts, remembered, score, what):
+    drive("one")
+    with pytest.raises(CrashError):
+        drive("other", executor=FakeExecutor(score, after=crash_after(12)), snapshot_every=2)
+    begun, *_ = starts("other", before=strange(**GARBAGE[what]))
+    assert begun == 0
+    assert remembered("one") == remembered("other")
+
+
+@in_file
+def test_a_snapshot_that_cannot_be_read_is_ignored(drive, starts, remembered, score, file):
+    drive("one")
+    with pytest.raises(CrashError):
+        drive("other", executor=FakeExecutor(score, after=crash_after(12)), snapshot_every=2)
+    engine = engines.open_for_writing(file.url)
+    with engine.begin() as connection:
+        connection.execute(update(schema.snapshot).values(state=b"torn"))
+    engine.dispose()
+    begun, *_ = starts("other")
+    assert begun == 0
+    assert remembered("one") == remembered("other")
+
+
+def test_an_elder_snapshot_serves_where_the_newest_does_not(drive, starts, remembered, score):
+    drive("one")
+    with pytest.raises(CrashError):
+        drive("other", executor=FakeExecutor(score, after=crash_after(12)), snapshot_every=2)
+
+    def spoil(driver: Driver) -> None:
+        newest, elder = driver.store.snapshots()
+        spoilt = replace(newest, fingerprint="other")
+        driver.store.snapshots = lambda: [spoilt, elder]
+        sequences.append(elder.sequence)
+
+    sequences: list[int] = []
+    begun, *_ = starts("other", before=spoil)
+    assert begun == sequences[0] > 0
+    assert remembered("one") == remembered("other")
+
+
+def test_a_snapshot_beyond_a_smaller_budget_is_ignored(drive, starts, score, campaign):
+    with pytest.raises(CrashError):
+        drive(executor=FakeExecutor(score, after=crash_after(22)), snapshot_every=1)
+    fewer = replace(campaign, limits=replace(campaign.limits, generations=1))
+    begun, state, *_ = starts("one", plan=fewer)
+    assert (begun, state.generation, state.phase) == (0, 1, "done")
+
+
+def test_other_rules_about_failures_are_other_snapshots(drive, starts, score, campaign):
+    with pytest.raises(CrashError):
+        drive(executor=FakeExecutor(score, after=crash_after(12)), snapshot_every=1)
+    looser = replace(campaign, limits=replace(campaign.limits, max_failure_fraction=0.9))
+    begun, *_ = starts("one", plan=looser)
+    assert begun == 0
+
+
+# Equal evaluations.
+
+
+def by_recipe(job: Job) -> bytes:
+    return f"{job.recipe.digest()}/{job.rows}".encode()
+
+
+def test_an_equal_campaign_of_the_same_store_measures_nothing(drive, remembered):
+    drive("one", identify=by_recipe)
+    state, executor, _ = drive("other", identify=by_recipe)
+    assert executor.done == []
+    assert state.phase == "done"
+    assert remembered("one") == remembered("other")
+
+
+@in_file
+def test_scores_that_were_copied_are_marked(drive, file):
+    drive("one", identify=by_recipe)
+    drive("other", identify=by_recipe)
+    reader = Reader(file.url)
+    assert (reader.status("one")["cached"], reader.status("other")["cached"]) == (0, 28)
+    attempts = [*reader.attempts("other", "s1"), *reader.attempts("other", "r1")]
+    assert [one["rows"] for one in attempts] == ["search", "search", "test"]
+    for one in attempts:
+        assert (one["cached"], one["worker"], one["state"]) == (True, "cache", "scored")
+    assert reader.candidate("other", "s1").scores == reader.candidate("one", "s1").scores
+
+
+def test_without_an_identity_everything_is_measured(drive):
+    _, first, _ = drive("one", identify=by_recipe)
+    _, second, _ = drive("other")
+    assert first.measured == second.measured
+
+
+def test_what_only_failed_is_measured_again(drive, score, failure):
+    def broken(job: Job) -> Outcome:
+        return failure(job) if job.candidate == "s2" else score(job)
+
+    drive("one", identify=by_recipe, executor=FakeExecutor(broken))
+    _, executor, _ = drive("other", identify=by_recipe)
+    assert ("s2", "search") in executor.measured
+    assert ("s1", "search") not in executor.measured
+
+
+@pytest.fixture
+def coarse(campaign, fake_space) -> Campaign:
+    """A campaign that proposes few recipes again and again."""
+
+    class Coarse(fake_space):
+        def decode(self, genome):
+            return super().decode([1.0 if gene > 0.5 else 0.5 for gene in genome])
+
+    return replace(campaign, space=Coarse())
+
+
+@pytest.mark.parametrize("slots", [1, 3, 8])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_what_is_equal_is_measured_once_and_the_search_is_the_same(
+    drive, remembered, coarse, score, slots, at_once
+):
+    drive("one", plan=coarse)
+    executor = FakeExecutor(score, slots=slots, at_once=at_once)
+    drive("other", plan=coarse, executor=executor, identify=by_recipe)
+    assert set(Counter(map(by_recipe, executor.done)).values()) == {1}
+    assert len(executor.done) < 20
+    assert remembered("one") == remembered("other")
+
+
+def test_one_that_waits_for_its_equal_is_measured_when_that_fails(drive, coarse, score, failure):
+    """Also when it fails for good: the next one may be luckier."""
+    broken: set[bytes] = set()
+
+    def first_breaks(job: Job) -> Outcome:
+        first = by_recipe(job) not in broken and job.candidate.startswith("s")
+        if first and job.rows == "search":
+            broken.add(by_recipe(job))
+            return failure(job)
+        return score(job)
+
+    loose = replace(coarse, limits=replace(coarse.limits, max_failure_fraction=1.0))
+    state, *_ = drive(plan=loose, executor=FakeExecutor(first_breaks), identify=by_recipe)
+    assert state.phase == "done"
+    assert 1 < state.num_failed == len(broken)
+
+
+@pytest.mark.parametrize("after", [0, 3, 7])
+def test_a_crash_among_copied_scores_and_another_run_is_the_same_search(
+    drive, remembered, coarse, score, after
+):
+    drive("one", plan=coarse)
+    settings = {"plan": coarse, "identify": by_recipe, "snapshot_every": 2}
+    executor = FakeExecutor(score, after=crash_after(after))
+    with pytest.raises(CrashError):
+        drive("other", executor=executor, **settings)
+    _, second, _ = drive("other", **settings)
+    assert remembered("one") == remembered("other")
+    repeated = set(map(by_recipe, executor.done)) & set(map(by_recipe, second.done))
+    assert len(repeated) <= 1, "only the one whose outcome was lost"
+
+
+# Asynchronous.
+
+
+@pytest.fixture
+def steady(campaign) -> Campaign:
+    algorithm = Genetic(population_size=4, mode="async")
+    limits = Limits(evaluations=17, max_attempts=2)
+    return replace(campaign, algorithm=algorithm, limits=limits)
+
+
+def folded(place, plan, name):
+    """What the campaign proposes when it is told the stored entries in their order."""
+    store = place.open(name)
+    entries = list(store.entries(0))
+    known = store.candidates(store.digests(0))
+    store.close()
+    step = campaigns.start(plan)
+    found, state = list(step.candidates), step.state
+    for entry in entries:
+        step = campaigns.replay(plan, state, entry)
+        found += step.candidates
+        state = step.state
+    return {one.id: one for one in found}, known
+
+
+@pytest.mark.parametrize("after", [1, 11, 30])
+@pytest.mark.parametrize("settings", [{}, {"snapshot_every": 1}])
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_steady_state_search_goes_on_with_what_its_record_says(
+    drive, place, steady, score, after, settings, at_once
+):
+    first = FakeExecutor(fails_at_first(score), after=crash_after(after), at_once=at_once)
+    with pytest.raises(CrashError):
+        drive("one", plan=steady, executor=first, **settings)
+    proposed, known = folded(place, steady, "one")
+    assert known == proposed
+    second = FakeExecutor(fails_at_first(score), at_once=at_once)
+    state, *_ = drive("one", plan=steady, executor=second, **settings)
+    assert (state.phase, state.proposed) == ("done", 17)
+    proposed, known = folded(place, steady, "one")
+    assert known == proposed
+    assert len(known) == 2 + 17 + 17
+    again, executor, _ = drive("one", plan=steady)
+    assert (again, executor.done) == (state, [])
+
+
+@pytest.mark.parametrize("settings", [{}, {"snapshot_every": 1}])
+@pytest.mark.parametrize(("fewer", "more"), [(2, 4), (1, 3)])
+def test_more_generations_of_a_steady_state_search_go_on_from_the_record(
+    drive, place, steady, score, settings, fewer, more
+):
+    def plan(generations: int) -> Campaign:
+        return replace(steady, limits=Limits(generations=generations))
+
+    drive("one", plan=plan(fewer), **settings)
+    state, *_ = drive("one", plan=plan(more), **settings)
+    assert state.proposed == 4 * more
+    proposed, known = folded(place, plan(more), "one")
+    assert known == proposed
+    again, executor, _ = drive("one", plan=plan(more))
+    assert (again, executor.done) == (state, [])
+
+
+# Retries.
+
+
+@pytest.fixture
+def retry(place):
+    """Wishes that failed candidates be measured again, as `shoal retry` does."""
+
+    def run(name="one", only=None) -> list[tuple[str, str, int]]:
+        store = place.open(name)
+        failed = {}
+        for entry in store.entries(0):
+            if isinstance(entry, Recorded) and entry.final:
+                outcome = entry.outcome
+                key = (outcome.candidate, outcome.rows)
+                if isinstance(outcome, Failed):
+                    failed[key] = outcome.attempt
+                else:
+                    failed.pop(key, None)
+        wanted = [(*key, attempt + 1) for key, attempt in failed.items()]
+        wanted = [one for one in wanted if only is None or one[0] in only]
+        store.reopen({})
+        store.retry(wanted)
+        store.end("interrupted", "retry", 0.0)
+        store.close()
+        place.check()
+        return wanted
+
+    return run
+
+
+def broken_at(failure, score, *ids, **facts):
+    def answer(job: Job) -> Outcome:
+        bad = job.candidate in ids and job.rows == "search"
+        return failure(job, **facts) if bad else score(job)
+
+    return answer
+
+
+@pytest.mark.parametrize("settings", [{}, {"snapshot_every": 2}])
+def test_a_retried_candidate_of_the_current_generation_still_takes_part_in_it(
+    drive, retry, search_of, score, failure, settings
+):
+    drive("one")
+    answer = broken_at(failure, score, "s2", "s4")
+    # All of the first generation but for one, which is still out when the process dies.
+    executor = FakeExecutor(answer, slots=1, after=crash_after(6))
+    with pytest.raises(CrashError):
+        drive("other", executor=executor, **settings)
+    wanted = retry("other")
+    assert wanted
+    drive("other", **settings)
+    assert search_of("one") == search_of("other")
+
+
+@pytest.mark.parametrize("settings", [{}, {"snapshot_every": 1}])
+def test_a_retried_candidate_of_an_elder_generation_may_become_the_best_and_no_more(
+    drive, retry, remembered, score, failure, settings
+):
+    drive(executor=FakeExecutor(broken_at(failure, score, "s2", "c3")), **settings)
+    before = remembered()
+    assert sorted(retry()) == [("c3", "search", 2), ("s2", "search", 2)]
+
+    def great(job: Job) -> Outcome:
+        return score(job, 1000.0) if job.candidate == "s2" else score(job)
+
+    state, executor, _ = drive(executor=FakeExecutor(great), **settings)
+    assert executor.measured == {("s2", "search"), ("c3", "search"), ("s2", "test")}
+    assert state.phase == "done"
+    assert state.winner.candidate.id == "s2"
+    assert state.num_failed == 0
+    after = remembered()
+    assert {id_: one for id_, (one, *_) in after.items()} == {
+        id_: one for id_, (one, *_) in before.items()
+    }
+    assert after["s2"][1:] == (1000.0, 1000.0)
+
+
+def test_a_retried_candidate_that_fails_again_is_set_aside_again(drive, retry, score, failure):
+    answer = broken_at(failure, score, "s2", retryable=True)
+    first, *_ = drive(executor=FakeExecutor(answer))
+    assert retry() == [("s2", "search", 3)]
+    second, executor, _ = drive(executor=FakeExecutor(answer))
+    assert [job.key for job in executor.done] == [("s2", "search", 3)]
+    assert (second.num_failed, second.phase) == (1, "done")
+    assert retry() == [("s2", "search", 4)]
+    third, *_ = drive()
+    assert (third.num_failed, third.num_scored) == (0, first.num_scored + 1)
+
+
+def test_a_candidate_whose_test_failed_is_tested_again(drive, retry, score, failure):
+    def untestable(job: Job) -> Outcome:
+        return failure(job) if (job.candidate, job.rows) == ("r1", "test") else score(job)
+
+    drive(executor=FakeExecutor(untestable))
+    assert retry() == [("r1", "test", 2)]
+    state, executor, _ = drive()
+    assert [(job.candidate, job.rows) for job in executor.done] == [("r1", "test")]
+    assert [job.attempt for job in executor.done] == [2]
+    assert state.phase == "done"
+    again, executor, _ = drive()
+    assert (again, executor.done) == (state, [])
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("settings", [{}, {"snapshot_every": 1}, {"identify": by_recipe}])
+def test_a_campaign_that_stopped_for_its_failures_goes_on_after_a_retry(
+    drive, retry, remembered, campaign, score, failure, slots, at_once, settings
+):
+    """It stops within the first generation, so that all that failed still takes part in it."""
+    wide = replace(campaign, algorithm=Genetic(population_size=12, elites=1))
+    drive("one", plan=wide)
+
+    def mostly_broken(job: Job) -> Outcome:
+        lucky = job.candidate in ("s1", "s2", "s9", "s11", "c1")
+        return score(job) if lucky else failure(job)
+
+    executor = FakeExecutor(mostly_broken, slots=slots, at_once=at_once)
+    settings = {"plan": wide, **settings}
+    stopped, *_ = drive("other", executor=executor, **settings)
+    assert (stopped.stop, stopped.phase) == ("failures", "done")
+    assert len(executor.done) <= wide.limits.min_ended + at_once
+    again, idle, _ = drive("other", **settings)
+    assert (again.stop, idle.done) == ("failures", []), "without a retry it stays stopped"
+    assert retry("other")
+    state, *_ = drive("other", **settings)
+    assert (state.stop, state.phase, state.num_failed) == (None, "done", 0)
+    assert remembered("one") == remembered("other")
+
+
+def test_what_comes_in_with_the_outcome_that_stopped_a_campaign_is_kept(
+    drive, retry, remembered, campaign, score, failure
+):
+    """The references' scores come after the eighth failure, in the same look at the executor."""
+    wide = replace(campaign, algorithm=Genetic(population_size=12, elites=1))
+    drive("one", plan=wide)
+
+    def only_references(job: Job) -> Outcome:
+        return score(job) if job.candidate.startswith("r") else failure(job)
+
+    first = FakeExecutor(only_references, slots=10, at_once=10)
+    stopped, *_ = drive("other", executor=first, plan=wide)
+    assert stopped.stop == "failures"
+    assert len(first.done) == 10
+    assert len(retry("other")) == 8
+    state, second, _ = drive("other", plan=wide)
+    assert (state.stop, state.phase, state.num_failed) == (None, "done", 0)
+    assert not {("r1", "search"), ("r2", "search")} & second.measured
+    assert remembered("one") == remembered("other")
+
+
+def test_a_snapshot_names_its_candidates_and_is_of_the_outcomes_it_says(drive, place, score):
+    with pytest.raises(CrashError):
+        drive(executor=FakeExecutor(score, after=crash_after(20)), snapshot_every=3)
+    store = place.open()
+    for shot in store.snapshots():
+        assert isinstance(shot, Snapshot)
+        assert shot.sequence <= store.sequence()
+        assert snapshot.named(shot.state) <= store.digests(0).keys()
+    store.close()

@@ -1,57 +1,54 @@
-"""The population database: what is recorded comes back, and what cannot be true is refused."""
+"""The population database: read while it is written, held by one driver, found again anywhere."""
 
 from __future__ import annotations
 
+import getpass
+import json
 import os
+import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import uuid
+import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert, select, text, update
+from sqlalchemy import create_engine, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from evaluators.base import Score, TaskScore
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import Campaign, Candidate, Limits, start
+from orchestrator.campaign import start
+from orchestrator.state import Campaign, Candidate, Limits
 from orchestrator.storage import engine as engines
-from orchestrator.storage import schema
-from orchestrator.storage.engine import StoreError
+from orchestrator.storage import lease, schema
+from orchestrator.storage.base import (
+    Begun,
+    LeaseLostError,
+    NewCampaign,
+    StoreError,
+    StoreFaultError,
+    StoreHeldError,
+    Taken,
+    Turn,
+)
 from orchestrator.storage.reader import Reader
-from orchestrator.storage.store import Store
-from workers.job import Failed, Job, Scored
+from orchestrator.storage.store import SqlStore
+from workers.job import Job, Scored
 
-POSTGRES = os.environ.get("SHOAL_TEST_POSTGRES")
-BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request, tmp_path):
-    """An empty store: a file that is not there yet, or a new database of a server."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "folder" / "shoal.db")
-        return
-    if not POSTGRES:
-        pytest.skip("SHOAL_TEST_POSTGRES names no PostgreSQL server")
-    name = f"shoal_test_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(
-        POSTGRES.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT"
-    )
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    server, _, query = POSTGRES.partition("?")
-    yield server.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+NEW = NewCampaign(
+    settings={"seed": 1}, search_settings={"seed": 1}, seed=1, versions={"shoal": "0"}
+)
 
 
 @pytest.fixture
 def born(fake_space) -> list[Candidate]:
+    """Two references, three candidates of the search, three controls."""
     campaign = Campaign(
         space=fake_space(),
         algorithm=RandomSearch(population_size=3),
@@ -64,10 +61,10 @@ def born(fake_space) -> list[Candidate]:
 
 @pytest.fixture
 def store(url, born):
-    """A running campaign: two references, three candidates of the search, three controls."""
-    with Store(url, "one") as opened:
-        opened.create({"seed": 1}, {"seed": 1, "space": {"a": [1]}}, {"shoal": "0"})
-        opened.add(born, 1)
+    """A running campaign that has measured nothing yet."""
+    with SqlStore(url, "one") as opened:
+        opened.create(NEW)
+        opened.write(Turn(candidates=born, generation=1))
         yield opened
 
 
@@ -75,28 +72,38 @@ def job(candidate: Candidate, attempt=1, rows="search") -> Job:
     return Job(candidate=candidate.id, attempt=attempt, rows=rows, recipe=candidate.recipe)
 
 
-def failure(of: Job, *, retryable=False) -> Failed:
-    return Failed(
-        candidate=of.candidate, attempt=of.attempt, rows=of.rows, stage="build",
-        cause="ValueError: no", retryable=retryable, seconds=1.5, worker="w",
-    )  # fmt: skip
+def begin(store: SqlStore, *jobs: Job) -> None:
+    store.write(Turn(begun=[Begun(job=one, lease_until=9e9) for one in jobs], generation=1))
 
 
-def measure(store: Store, of: Job, outcome) -> None:
-    store.begin(of)
-    store.record(outcome, final=True, elapsed_s=1.0)
+def take(store: SqlStore, *outcomes, final=True) -> None:
+    taken = [Taken(outcome=one, final=final) for one in outcomes]
+    store.write(Turn(taken=taken, generation=1, elapsed_s=1.0))
 
 
-def test_a_new_store_has_no_campaign_and_a_created_one_is_loaded_back(url):
-    with Store(url, "one") as store:
-        assert store.load() is None
-        store.create({"seed": 1}, {"seed": 1, "rows": {"t": "x"}}, {"shoal": "0"})
-    with Store(url, "one") as store:
-        record = store.load()
-    assert (record.name, record.state, record.elapsed_s) == ("one", "running", 0.0)
-    assert record.settings == {"seed": 1}
-    assert record.search_settings == {"seed": 1, "rows": {"t": "x"}}
-    assert Reader(url).versions("one") == {"shoal": "0"}
+def measure(store: SqlStore, of: Job, outcome) -> None:
+    begin(store, of)
+    take(store, outcome)
+
+
+@pytest.fixture
+def sql(url):
+    """Runs a statement as any program could that has the database; returns what it finds."""
+    engine = None
+
+    def run(statement) -> list:
+        nonlocal engine
+        engine = engine or engines.open_for_writing(url)
+        with engine.begin() as connection:
+            result = connection.execute(statement)
+            return list(result) if result.returns_rows else []
+
+    yield run
+    if engine is not None:
+        engine.dispose()
+
+
+# What readers see.
 
 
 def test_candidates_come_back_as_they_were(store, url, born):
@@ -109,7 +116,6 @@ def test_candidates_come_back_as_they_were(store, url, born):
         assert record.state == "proposed"
         assert record.recipe == one.recipe.as_dict()
         assert (None if record.genome is None else tuple(record.genome)) == one.genome
-    assert store.candidates() == {one.id: one.recipe.digest() for one in born}
 
 
 def test_parents_come_back_in_their_order(store, url, born):
@@ -117,35 +123,13 @@ def test_parents_come_back_in_their_order(store, url, born):
         id="s9", role="search", number=9, generation=2, genome=(0.0,), recipe=born[0].recipe,
         parents=("s3", "s1"), operator="sbx",
     )  # fmt: skip
-    store.add([child], 2)
+    store.write(Turn(candidates=[child], generation=2))
     assert Reader(url).candidate("one", "s9").parents == ["s3", "s1"]
     assert Reader(url).status("one")["generation"] == 2
 
 
 def test_a_reference_is_found_by_its_name(store, url):
     assert Reader(url).candidate("one", "low").id == "r1"
-
-
-def test_outcomes_come_back_in_the_order_of_recording(store, url, born, score):
-    jobs = [job(one) for one in born[2:5]]
-    for one in jobs:
-        store.begin(one)
-    store.record(score(jobs[2]), final=True, elapsed_s=1.0)
-    store.record(failure(jobs[0], retryable=True), final=False, elapsed_s=2.0)
-    again = job(born[2], attempt=2)
-    store.begin(again)
-    store.record(failure(again, retryable=True), final=True, elapsed_s=3.0)
-    store.record(score(jobs[1]), final=True, elapsed_s=4.0)
-
-    outcomes = [outcome for outcome, _ in store.outcomes()]
-    assert [(one.candidate, one.attempt) for one in outcomes] == [
-        ("s3", 1), ("s1", 1), ("s1", 2), ("s2", 1)
-    ]  # fmt: skip
-    assert outcomes[1] == failure(jobs[0], retryable=True)
-    assert outcomes[0].score.fitness == score(jobs[2]).score.fitness
-    states = {one: Reader(url).candidate("one", one).state for one in ("s1", "s2", "s3")}
-    assert states == {"s1": "failed", "s2": "scored", "s3": "scored"}
-    assert store.load().elapsed_s == 4.0
 
 
 def test_scores_come_back_to_the_last_digit(store, url, born):
@@ -187,10 +171,20 @@ def test_the_best_ranks_the_search_before_references_and_leaves_controls_out(
     assert reader.status("one")["best"]["id"] == "s2"
 
 
-def test_attempts_tell_the_whole_story(store, url, born, score):
-    measure_first = job(born[2])
-    store.begin(measure_first)
-    store.record(failure(measure_first, retryable=True), final=False, elapsed_s=1.0)
+def test_a_candidate_is_in_the_state_of_the_attempt_that_decided_about_it(
+    store, url, born, score, failure
+):
+    passing = failure(job(born[2]), retryable=True)
+    begin(store, job(born[2]), job(born[3]), job(born[4]))
+    take(store, passing, final=False)
+    take(store, score(job(born[3])), failure(job(born[4])))
+    states = {one: Reader(url).candidate("one", one).state for one in ("s1", "s2", "s3", "c1")}
+    assert states == {"s1": "proposed", "s2": "scored", "s3": "failed", "c1": "proposed"}
+
+
+def test_attempts_tell_the_whole_story(store, url, born, score, failure):
+    begin(store, job(born[2]))
+    take(store, failure(job(born[2]), retryable=True), final=False)
     measure(store, job(born[2], attempt=2), score(job(born[2], attempt=2)))
     attempts = Reader(url).attempts("one", "s1")
     assert [(one["number"], one["state"], one["cause"]) for one in attempts] == [
@@ -199,134 +193,17 @@ def test_attempts_tell_the_whole_story(store, url, born, score):
     assert Reader(url).failures("one", 3) == [("ValueError: no", 1)]
 
 
-def test_what_a_dead_driver_left_open_is_lost_and_begun_again(store, url, born, score):
-    store.begin(job(born[2]))
-    store.reopen({"seed": 1, "cluster": "other"})
-    measure(store, job(born[2]), score(job(born[2])))
-    assert [one["state"] for one in Reader(url).attempts("one", "s1")] == ["lost", "scored"]
-    assert len(list(store.outcomes())) == 1
-    assert store.load().settings == {"seed": 1, "cluster": "other"}
-
-
-def test_several_campaigns_share_a_store(store, url, born, score):
-    with Store(url, "two") as other:
-        other.create({}, {}, {})
-        other.add(born, 1)
-        measure(other, job(born[2]), score(job(born[2]), 5.0))
-        assert list(store.outcomes()) == []
-    assert set(Reader(url).names()) == {"one", "two"}
-    assert Reader(url).status("one")["evaluated"] == 0
-    assert Reader(url).status("two")["evaluated"] == 1
-
-
-# What cannot be true.
-
-
-@pytest.fixture
-def sql(store, url):
-    """Runs a statement as any program could that has the database."""
-    engine = engines.open_for_writing(url)
-
-    def run(statement) -> None:
-        with engine.begin() as connection:
-            connection.execute(statement)
-
-    yield run
-    engine.dispose()
-
-
-def attempt(**values):
-    common = {"campaign": 1, "candidate": "s1", "rows": "search", "number": 1, "started_at": 0.0}
-    return insert(schema.attempt).values(**{**common, **values})
-
-
-def test_two_open_attempts_at_a_candidate_are_refused(sql):
-    sql(attempt())
-    sql(attempt(rows="test"))
-    with pytest.raises(IntegrityError):
-        sql(attempt(number=2))
-
-
-def test_a_second_scored_attempt_is_refused(sql):
-    sql(attempt(state="scored", fitness=1.0, sequence=1))
-    with pytest.raises(IntegrityError):
-        sql(attempt(state="scored", fitness=1.0, sequence=2, number=2))
-
-
-IMPOSSIBLE = {
-    "scored without fitness": attempt(state="scored", sequence=1),
-    "fitness without being scored": attempt(fitness=1.0),
-    "failed without cause": attempt(state="failed", sequence=1),
-    "scored without place in the order": attempt(state="scored", fitness=1.0),
-    "open with a place in the order": attempt(sequence=1),
-    "unknown state of an attempt": attempt(state="maybe"),
-    "unknown rows": attempt(rows="train"),
-    "attempt at a candidate that is not there": attempt(candidate="s77"),
-    "candidate scored without fitness": update(schema.candidate).values(state="scored"),
-    "candidate with fitness but not scored": update(schema.candidate).values(fitness=1.0),
-    "unknown state of a candidate": update(schema.candidate).values(state="odd"),
-    "unknown role": update(schema.candidate).values(role="guest"),
-    "search candidate without genome": update(schema.candidate)
-    .where(schema.candidate.c.role == "search")
-    .values(genome=None),
-    "unknown state of a campaign": update(schema.campaign).values(state="odd"),
-    "negative time": update(schema.campaign).values(elapsed_s=-1.0),
-    "parent that is not there": insert(schema.parentage).values(
-        campaign=1, child="s1", place=0, parent="s77"
-    ),
-    "own parent": insert(schema.parentage).values(campaign=1, child="s1", place=0, parent="s1"),
-    "score of a candidate that is not there": insert(schema.score).values(
-        campaign=1, candidate="s77", rows="search", task="t", value=1.0, documents=1, weight=1.0,
-        per_document=b"",
-    ),
-    "second campaign of a name": insert(schema.campaign).values(
-        name="one", settings="", search_settings="", versions="", state="running", started_at=0.0
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_the_database_refuses(sql, what):
-    with pytest.raises(IntegrityError):
-        sql(IMPOSSIBLE[what])
-
-
-def test_two_outcomes_at_one_place_in_the_order_are_refused(sql):
-    sql(attempt(state="scored", fitness=1.0, sequence=1))
-    with pytest.raises(IntegrityError):
-        sql(attempt(candidate="s2", state="scored", fitness=1.0, sequence=1))
-
-
-def test_a_batch_with_one_impossible_candidate_leaves_nothing(store, url, born):
-    orphan = Candidate(
-        id="s8", role="search", number=8, generation=2, genome=(0.0,), recipe=born[0].recipe,
-        parents=("s77",), operator="sbx",
-    )  # fmt: skip
-    with pytest.raises(IntegrityError):
-        store.add([orphan], 2)
-    assert "s8" not in store.candidates()
-    assert Reader(url).status("one")["generation"] == 1
-
-
-# One writer, any readers.
-
-
-def test_a_second_writer_of_a_campaign_is_refused(store, url):
-    with pytest.raises(StoreError, match="run by another process"):
-        Store(url, "one")
-    with Store(url, "two"):
-        pass
-
-
-def test_a_campaign_that_was_given_back_can_be_taken(url):
-    Store(url, "one").close()
-    Store(url, "one").close()
-
-
-def test_a_reader_sees_a_running_campaign(store, url, born):
-    store.begin(job(born[0]))
+def test_the_status_counts_what_was_measured_copied_failed_and_is_under_way(
+    store, url, born, score, failure
+):
+    begin(store, *[job(one) for one in born[:4]])
+    take(store, score(job(born[0])), failure(job(born[1])))
+    copied = Taken(outcome=score(job(born[5])), final=True, cached=True, evaluation=b"e")
+    store.write(Turn(taken=[copied], generation=3, elapsed_s=7200.0))
     status = Reader(url).status("one")
-    assert (status["state"], status["in_flight"]) == ("running", 1)
+    names = ("state", "generation", "evaluated", "failed", "cached", "in_flight")
+    assert [status[name] for name in names] == ["running", 3, 2, 1, 1, 2]
+    assert (status["elapsed_s"], status["evaluations_per_hour"]) == (7200.0, 0.5)
 
 
 def test_the_end_is_seen(store, url):
@@ -335,11 +212,130 @@ def test_the_end_is_seen(store, url):
     assert (status["state"], status["reason"], status["elapsed_s"]) == ("stopped", "failures", 12.0)
 
 
-def test_a_reader_never_waits_for_a_writer(store, url):
+def test_an_unknown_campaign_is_answered_with_the_nearest(store, url):
+    with pytest.raises(StoreError, match="did you mean 'one'"):
+        Reader(url).status("onee")
+
+
+# One writer, any readers.
+
+
+def test_a_second_driver_is_refused_with_who_holds_the_campaign_and_since_when(store, url):
+    with SqlStore(url, "one") as second:
+        with pytest.raises(StoreHeldError) as refused:
+            second.reopen({})
+        message = str(refused.value)
+        holder = f"process {os.getpid()} of {getpass.getuser()} on {socket.gethostname()}"
+        assert message.startswith(f"campaign 'one' is being run by {holder} since 20")
+        since = re.search(r"since (\S+ \S+) UTC", message).group(1)
+        now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        assert since[:15] == now[:15] or since < now
+        assert "shoal stop one" in message
+        with pytest.raises(StoreError, match="started by another process just now"):
+            second.create(NEW)
+    assert Reader(url).status("one")["state"] == "running"
+
+
+def test_another_campaign_of_the_store_is_free(store, url):
+    with SqlStore(url, "two") as other:
+        other.create(NEW)
+
+
+WRITER = """
+import sys, time
+from orchestrator.storage.base import NewCampaign
+from orchestrator.storage.store import SqlStore
+store = SqlStore(sys.argv[1], "killed")
+store.create(NewCampaign(settings={}, search_settings={}, seed=1, versions={}))
+print("writing", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_driver_leaves_its_campaign_interrupted_and_free(url):
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True
+    )
+    with writer, SqlStore(url, "killed") as store:
+        assert writer.stdout.readline() == "writing\n"
+        assert Reader(url).status("killed")["state"] == "running"
+        with pytest.raises(StoreHeldError, match=f"process {writer.pid} of"):
+            store.reopen({})
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        assert Reader(url).status("killed")["state"] == "interrupted"
+        store.reopen({})
+        assert Reader(url).status("killed")["state"] == "running"
+
+
+@pytest.fixture
+def far(url, store, sql):
+    """The campaign's driver as it would be on another machine, and a clock for one here."""
+    holder = replace(lease.myself(), machine="elsewhere", host="far", process=1)
+    sql(update(schema.campaign).values(lease_holder=holder.as_json()))
+    seen = sql(select(schema.campaign.c.heartbeat_at))[0][0]
+    return lambda later: SqlStore(url, "one", clock=lambda: seen + later)
+
+
+def test_a_driver_on_another_machine_is_dead_when_its_heart_has_stopped_long_enough(far, sql):
+    with far(lease.LEASE_S - 1) as second, pytest.raises(StoreHeldError, match=r"on far since"):
+        second.reopen({})
+    with far(lease.LEASE_S) as second:
+        second.reopen({})
+        (holder,) = sql(select(schema.campaign.c.lease_holder))[0]
+        assert json.loads(holder)["process"] == os.getpid()
+
+
+def test_whoever_was_taken_for_dead_and_is_not_can_write_nothing_more(far, store, born, sql, url):
+    with far(lease.LEASE_S) as second:
+        second.reopen({})
+        for write in (
+            lambda: begin(store, job(born[2])),
+            store.beat,
+            lambda: store.end("finished", None, 1.0),
+        ):
+            with pytest.raises(LeaseLostError, match="taken over by another driver"):
+                write()
+        store.close()
+        assert sql(select(schema.attempt)) == []
+        begin(second, job(born[2]))
+        assert Reader(url).status("one")["state"] == "running", "closing gave nothing back"
+
+
+def test_every_turn_is_a_sign_of_life(url, born):
+    now = [100.0]
+    with SqlStore(url, "one", clock=lambda: now[0]) as store:
+        store.create(NEW)
+        engine = engines.open_for_reading(url)
+        for write in (lambda: store.write(Turn(candidates=born)), store.beat):
+            now[0] += 10.0
+            write()
+            with engine.connect() as connection:
+                row = connection.execute(select(schema.campaign)).one()
+            assert (row.leased_at, row.heartbeat_at) == (100.0, now[0])
+        engine.dispose()
+
+
+def test_an_open_reader_holds_up_no_writer(store, url, born, score):
+    engine = engines.open_for_reading(url)
+    with engine.connect() as reading, reading.begin():
+        reading.execute(select(schema.candidate)).all()
+        started = time.monotonic()
+        measure(store, job(born[2]), score(job(born[2])))
+        store.end("finished", None, 1.0)
+        assert time.monotonic() - started < 5
+        reading.execute(select(schema.attempt)).all()
+    engine.dispose()
+    assert Reader(url).status("one")["evaluated"] == 1
+
+
+def test_an_open_writer_holds_up_no_reader(store, url):
     engine = engines.open_for_writing(url)
     with engine.connect() as writing, writing.begin():
         writing.execute(update(schema.campaign).values(generation=5))
+        started = time.monotonic()
         assert Reader(url).status("one")["generation"] == 1
+        assert time.monotonic() - started < 5
     assert Reader(url).status("one")["generation"] == 5
     engine.dispose()
 
@@ -351,31 +347,6 @@ def test_a_reader_cannot_write(store, url):
     engine.dispose()
 
 
-WRITER = """
-import sys, time
-from orchestrator.storage.store import Store
-store = Store(sys.argv[1], "killed")
-store.create({}, {}, {})
-print("writing", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_killed_writer_leaves_its_campaign_interrupted_and_free(url):
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True
-    )
-    with writer:
-        assert writer.stdout.readline() == "writing\n"
-        assert Reader(url).status("killed")["state"] == "running"
-        with pytest.raises(StoreError, match="another process"):
-            Store(url, "killed")
-        writer.send_signal(signal.SIGKILL)
-    assert Reader(url).status("killed")["state"] == "interrupted"
-    with Store(url, "killed") as store:
-        assert store.load() is not None
-
-
 def test_many_may_open_a_new_store_at_once(url):
     """All make the tables at the same time; afterwards the store must be whole."""
     errors: list[Exception] = []
@@ -384,7 +355,8 @@ def test_many_may_open_a_new_store_at_once(url):
     def open_one(number: int) -> None:
         barrier.wait()
         try:
-            Store(url, f"c{number}").close()
+            with SqlStore(url, f"c{number}") as store:
+                store.create(NEW)
         except Exception as error:  # noqa: BLE001  (shown below)
             errors.append(error)
 
@@ -396,8 +368,59 @@ def test_many_may_open_a_new_store_at_once(url):
     assert not errors
     engine = engines.open_for_reading(url)
     with engine.connect() as connection:
-        assert len(connection.execute(select(schema.about)).all()) == 1
+        assert len(connection.execute(select(schema.alembic_version)).all()) == 1
     engine.dispose()
+    assert len(Reader(url).names()) == 8
+
+
+# Faults.
+
+
+def test_a_turn_that_cannot_be_true_leaves_nothing(store, url, born, sql):
+    orphan = replace(born[2], id="s8", number=8, parents=("s77",))
+    with pytest.raises(IntegrityError):
+        store.write(Turn(candidates=[orphan], begun=[Begun(job=job(born[2]), lease_until=1.0)]))
+    assert "s8" not in store.digests(0)
+    assert sql(select(schema.attempt)) == []
+    assert Reader(url).status("one")["generation"] == 1
+    begin(store, job(born[2]))
+
+
+def test_a_file_that_is_held_too_long_is_a_fault_and_the_turn_can_be_written_again(
+    tmp_path, monkeypatch, born
+):
+    monkeypatch.setattr(engines, "_BUSY_TIMEOUT_MS", 50)
+    url = str(tmp_path / "shoal.db")
+    with SqlStore(url, "one") as store:
+        store.create(NEW)
+        with closing(sqlite3.connect(url, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreFaultError, match="locked"):
+                store.write(Turn(candidates=born))
+            other.execute("ROLLBACK")
+        assert store.digests(0) == {}
+        store.write(Turn(candidates=born))
+        assert len(store.digests(0)) == len(born)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_a_server_that_is_gone_is_a_fault_and_the_store_is_closed_in_peace(url, born):
+    admin = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    others = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with SqlStore(url, "one") as store:
+        store.create(NEW)
+        with admin.connect() as connection:
+            connection.execute(others)
+        with pytest.raises(StoreFaultError):
+            store.write(Turn(candidates=born))
+    admin.dispose()
+    with SqlStore(url, "one") as store:
+        assert store.load() is not None
+        assert store.digests(0) == {}
 
 
 # Stores that are none.
@@ -409,33 +432,33 @@ def test_reading_makes_no_store(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_campaign_is_answered_with_the_nearest(store, url):
-    with pytest.raises(StoreError, match="did you mean 'one'"):
-        Reader(url).status("onee")
+def test_an_empty_database_is_not_read(url):
+    if not engines.is_server(url):
+        Path(url).parent.mkdir()
+        Path(url).touch()
+    with pytest.raises(StoreError, match="is not a shoal store: it is empty"):
+        Reader(url)
 
 
-def test_a_store_of_a_newer_version_is_refused_and_left_alone(url):
-    Store(url, "one").close()
-    engine = engines.open_for_writing(url)
-    with engine.begin() as connection:
-        connection.execute(update(schema.about).values(schema_version=schema.SCHEMA_VERSION + 1))
-    engine.dispose()
+def test_a_store_of_a_newer_version_is_refused_and_left_alone(url, sql):
+    SqlStore(url, "one").close()
+    newer = f"{schema.SCHEMA_VERSION + 1:04}"
+    sql(update(schema.alembic_version).values(version_num=newer))
     for opener in (engines.open_for_writing, engines.open_for_reading):
         with pytest.raises(StoreError, match=f"schema {schema.SCHEMA_VERSION + 1}"):
             opener(url)
     if not engines.is_server(url):
         before = Path(url).read_bytes()
         with pytest.raises(StoreError):
-            Store(url, "one")
+            SqlStore(url, "one")
         assert Path(url).read_bytes() == before
 
 
 def test_somebody_elses_database_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "other.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE people (name TEXT)")
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE people (name TEXT)")
+        connection.commit()
     before = path.read_bytes()
     for opener in (engines.open_for_reading, engines.open_for_writing):
         with pytest.raises(StoreError, match="not a shoal store"):
@@ -456,8 +479,8 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize("folder", ["with space", "100%", "a#b", "what?", "ümlaut"])
 def test_a_store_may_lie_in_any_folder(tmp_path, folder):
     url = str(tmp_path / folder / "shoal.db")
-    with Store(url, "one") as store:
-        store.create({}, {}, {})
+    with SqlStore(url, "one") as store:
+        store.create(NEW)
         assert Reader(url).status("one")["state"] == "running"
     assert Path(url).is_file()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import zlib
 from collections import Counter
@@ -12,9 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import campaign as campaigns
+from orchestrator import snapshot
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import Campaign, Candidate, Limits, State, abandon, handle, start
+from orchestrator.campaign import abandon, handle, start
+from orchestrator.state import (
+    Again,
+    Branch,
+    Campaign,
+    Candidate,
+    Entry,
+    Limits,
+    Recorded,
+    Retry,
+    Rules,
+    State,
+)
 from workers.job import Failed, Job, Outcome, Scored
 
 Answer = Callable[[Job], Outcome]
@@ -27,7 +42,7 @@ class Record:
     state: State
     candidates: list[Candidate] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     waiting: list[Job] = field(default_factory=list)
 
     def take(self, step) -> None:
@@ -37,9 +52,17 @@ class Record:
         self.waiting += step.jobs
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        return [one.outcome for one in self.entries if isinstance(one, Recorded)]
+
+    @property
     def by_role(self) -> dict[str, list[Candidate]]:
         roles = ("reference", "search", "control")
         return {role: [one for one in self.candidates if one.role == role] for role in roles}
+
+    @property
+    def known(self) -> dict[str, Candidate]:
+        return {one.id: one for one in self.candidates}
 
     @property
     def essence(self) -> object:
@@ -47,7 +70,7 @@ class Record:
         state = self.state
         told = (state.memory, state.best, state.winner, state.num_scored, state.num_failed)
         ended = (state.phase, state.stop, state.generation, state.proposed, state.tested)
-        return {one.id: one for one in self.candidates}, told, ended
+        return self.known, told, ended
 
 
 def begun(campaign: Campaign) -> Record:
@@ -57,8 +80,11 @@ def begun(campaign: Campaign) -> Record:
 
 
 def feed(campaign: Campaign, record: Record, outcome: Outcome) -> None:
-    record.outcomes.append(outcome)
-    record.take(handle(campaign, record.state, outcome))
+    """Takes an outcome as the driver does, and notes what the driver would record."""
+    step = handle(campaign, record.state, outcome)
+    waits = (outcome.candidate, outcome.rows) in step.state.open
+    record.entries.append(Recorded(outcome, isinstance(outcome, Scored) or not waits))
+    record.take(step)
 
 
 def go_on(
@@ -72,20 +98,40 @@ def go_on(
     return record
 
 
-def replay(campaign: Campaign, outcomes: Sequence[Outcome]) -> Record:
-    """What a driver does after a crash: the recorded outcomes again, then what is still open."""
+def replay(campaign: Campaign, entries: Sequence[Entry]) -> Record:
+    """What a driver does after a crash: the record again, then what is still open."""
     record = begun(campaign)
-    for outcome in outcomes:
-        feed(campaign, record, outcome)
-    waiting = {(job.candidate, job.rows): job for job in record.jobs}
-    answered = {(one.candidate, one.rows, one.attempt) for one in outcomes}
-    record.waiting = [
-        job for key, job in waiting.items() if key in record.state.open and job.key not in answered
-    ]
+    for entry in entries:
+        record.entries.append(entry)
+        record.take(campaigns.replay(campaign, record.state, entry))
+    record.waiting = list(record.state.open.values())
     return record
 
 
-def failed(job: Job, *, retryable: bool) -> Failed:
+def set_aside(record: Record) -> list[Again]:
+    """What failed for good and may be retried, with the number that comes next."""
+    failed: dict[tuple[str, str], Again] = {}
+    for entry in record.entries:
+        if isinstance(entry, Retry):
+            for one in entry.wanted:
+                failed.pop((one.candidate.id, one.rows))
+        elif isinstance(entry.outcome, Failed) and entry.final:
+            one = entry.outcome
+            failed[one.candidate, one.rows] = Again(
+                candidate=record.known[one.candidate], rows=one.rows, attempt=one.attempt + 1
+            )
+    return list(failed.values())
+
+
+def want(campaign: Campaign, record: Record, wanted: Sequence[Again]) -> None:
+    """Retries, as a driver does that is started again afterwards."""
+    wish = Retry(tuple(wanted))
+    record.entries.append(wish)
+    record.take(campaigns.retry(campaign, record.state, wish))
+    record.waiting = list(record.state.open.values())
+
+
+def failed(job: Job, *, retryable: bool, **facts) -> Failed:
     return Failed(
         candidate=job.candidate,
         attempt=job.attempt,
@@ -95,6 +141,7 @@ def failed(job: Job, *, retryable: bool) -> Failed:
         retryable=retryable,
         seconds=1.0,
         worker="fake",
+        **facts,
     )
 
 
@@ -130,22 +177,46 @@ def algorithms(draw: st.DrawFn) -> Genetic | RandomSearch:
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> dict:
-    """A campaign without its space; failures never stop it."""
+def limits(draw: st.DrawFn) -> Limits:
+    """Failures never stop the campaign."""
     generations = draw(st.none() | st.integers(1, 4))
     evaluations = draw((st.none() if generations else st.nothing()) | st.integers(1, 16))
-    return {
-        "algorithm": draw(algorithms()),
-        "seed": draw(st.integers(0, 2**32)),
-        "control": draw(st.booleans()),
-        "tests": draw(st.booleans()),
-        "limits": Limits(
-            generations=generations,
-            evaluations=evaluations,
-            max_attempts=draw(st.integers(1, 3)),
-            max_failure_fraction=1.0,
-        ),
-    }
+    return Limits(
+        generations=generations,
+        evaluations=evaluations,
+        max_attempts=draw(st.integers(1, 3)),
+        max_failure_fraction=1.0,
+    )
+
+
+def plans_of(algorithms: st.SearchStrategy) -> st.SearchStrategy:
+    """Campaigns without their space."""
+    return st.fixed_dictionaries(
+        {
+            "algorithm": algorithms,
+            "seed": st.integers(0, 2**32),
+            "control": st.booleans(),
+            "tests": st.booleans(),
+            "limits": limits(),
+        }
+    )
+
+
+steady = st.builds(Genetic, population_size=st.integers(2, 6), mode=st.just("async"))
+
+
+def plans() -> st.SearchStrategy:
+    """Campaigns that wait for their generations."""
+    return plans_of(algorithms())
+
+
+def steady_plans() -> st.SearchStrategy:
+    """Campaigns that wait for nobody."""
+    return plans_of(steady)
+
+
+def all_plans() -> st.SearchStrategy:
+    return plans_of(algorithms() | steady)
 
 
 LUCK = st.integers(0, 5)
@@ -161,7 +232,7 @@ def test_the_order_of_outcomes_changes_nothing(fake_space, answers, plan, luck, 
     assert first.state.phase == "done"
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_doubled_outcomes_change_nothing(fake_space, answers, plan, luck, order):
     campaign = Campaign(space=fake_space(), **plan)
     record, answer = begun(campaign), answers(luck)
@@ -180,15 +251,15 @@ def test_a_crash_anywhere_then_a_replay_is_the_same_search(
 ):
     campaign = Campaign(space=fake_space(), **plan)
     whole = go_on(campaign, begun(campaign), answers(luck), order)
-    crashed_after = round(share * len(whole.outcomes))
-    again = replay(campaign, whole.outcomes[:crashed_after])
+    crashed_after = round(share * len(whole.entries))
+    again = replay(campaign, whole.entries[:crashed_after])
     go_on(campaign, again, answers(luck), order)
     assert again.essence == whole.essence
     assert len(again.outcomes) == len(whole.outcomes)
-    assert replay(campaign, whole.outcomes).state == whole.state
+    assert replay(campaign, whole.entries).state == whole.state
 
 
-@given(plan=plans(), order=ORDERS)
+@given(plan=all_plans(), order=ORDERS)
 def test_what_may_pass_is_tried_max_attempts_times_and_no_more(fake_space, plan, order):
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), lambda job: failed(job, retryable=True), order)
@@ -198,14 +269,14 @@ def test_what_may_pass_is_tried_max_attempts_times_and_no_more(fake_space, plan,
     assert record.state.winner is None
 
 
-@given(plan=plans(), order=ORDERS)
+@given(plan=all_plans(), order=ORDERS)
 def test_what_will_repeat_is_tried_once(fake_space, plan, order):
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), lambda job: failed(job, retryable=False), order)
     assert len(record.jobs) == len(record.candidates)
 
 
-@given(plan=plans(), luck=st.integers(1, 9), order=ORDERS)
+@given(plan=all_plans(), luck=st.integers(1, 9), order=ORDERS)
 def test_the_failed_are_never_parents_and_have_no_fitness(fake_space, answers, plan, luck, order):
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), answers(luck), order)
@@ -219,17 +290,20 @@ def test_the_failed_are_never_parents_and_have_no_fitness(fake_space, answers, p
     assert record.state.num_failed == len(record.candidates) - len(measured)
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_parents_are_older_candidates_of_the_search(fake_space, answers, plan, luck, order):
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), answers(luck), order)
-    generation = {one.id: one.generation for one in record.by_role["search"]}
+    elder = {one.id: one for one in record.by_role["search"]}
+    waits = not getattr(campaign.algorithm, "asynchronous", False)
     for one in record.candidates:
-        assert all(generation[parent] < one.generation for parent in one.parents)
+        assert all(elder[parent].number < one.number for parent in one.parents)
+        if waits:
+            assert all(elder[parent].generation < one.generation for parent in one.parents)
     assert len({one.id for one in record.candidates}) == len(record.candidates)
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_the_budget_is_met_exactly(fake_space, answers, plan, luck, order):
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), answers(luck), order)
@@ -243,6 +317,7 @@ def test_the_budget_is_met_exactly(fake_space, answers, plan, luck, order):
         assert len(search) <= limits.evaluations
         ends.append(len(search) == limits.evaluations)
     assert any(ends)
+    assert not record.waiting
 
 
 @given(plan=plans(), order=ORDERS)
@@ -254,7 +329,7 @@ def test_without_failures_generations_have_the_announced_sizes(fake_space, answe
     assert sizes == {number: campaign.algorithm.size(number) for number in (1, 2, 3)}
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_controls_are_as_many_as_the_search_and_never_win(
     fake_space, answers, score, plan, luck, order
 ):
@@ -282,7 +357,7 @@ def test_the_control_does_not_change_the_search(fake_space, answers, plan, luck,
     assert search(True) == search(False)
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_the_winner_is_the_best_and_ties_go_to_the_search_then_the_elder(
     fake_space, score, plan, luck, order
 ):
@@ -298,7 +373,7 @@ def test_the_winner_is_the_best_and_ties_go_to_the_search_then_the_elder(
     assert record.state.winner.candidate == best
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_the_winner_the_references_and_the_best_control_are_tested(
     fake_space, answers, plan, luck, order
 ):
@@ -314,14 +389,17 @@ def test_the_winner_the_references_and_the_best_control_are_tested(
     assert record.state.tested == tested
 
 
-@given(plan=plans(), order=ORDERS, broken=st.integers(0, 10), fraction=st.floats(0.1, 0.9))
+def stopping(plan: dict, fraction: float) -> dict:
+    """The plan with a limit of failures that may be met."""
+    changes = {"max_failure_fraction": fraction, "evaluations": 16, "generations": None}
+    return {**plan, "limits": replace(plan["limits"], **changes)}
+
+
+@given(plan=all_plans(), order=ORDERS, broken=st.integers(0, 10), fraction=st.floats(0.1, 0.9))
 def test_too_many_failures_stop_the_campaign_and_fewer_do_not(
     fake_space, score, plan, order, broken, fraction
 ):
-    limits = replace(
-        plan["limits"], max_failure_fraction=fraction, evaluations=16, generations=None
-    )
-    campaign = Campaign(space=fake_space(), **{**plan, "limits": limits})
+    campaign = Campaign(space=fake_space(), **stopping(plan, fraction))
 
     def answer(job: Job) -> Outcome:
         if dice(broken, job.candidate) % 10 < broken:
@@ -330,13 +408,31 @@ def test_too_many_failures_stop_the_campaign_and_fewer_do_not(
 
     record = go_on(campaign, begun(campaign), answer, order)
     ends = [isinstance(one, Failed) for one in record.outcomes if one.rows == "search"]
-    too_many = [sum(ends[:num]) > fraction * num for num in range(limits.min_ended, len(ends) + 1)]
+    num_needed = campaign.limits.min_ended
+    too_many = [sum(ends[:num]) > fraction * num for num in range(num_needed, len(ends) + 1)]
     assert record.state.phase == "done"
     assert (record.state.stop == "failures") == any(too_many)
     if any(too_many):
         assert too_many.index(True) == len(too_many) - 1, "nothing is waited for afterwards"
-        assert not record.state.open
         assert not any(job.rows == "test" for job in record.jobs)
+        waiting = {(job.candidate, job.rows): job for job in record.waiting}
+        assert record.state.open == waiting, "what was not measured is kept for a retry"
+
+
+@given(plan=all_plans(), order=ORDERS, late=st.randoms(use_true_random=False))
+def test_what_was_out_when_failures_stopped_the_campaign_counts_and_does_not_start_it_again(
+    fake_space, score, plan, order, late
+):
+    campaign = Campaign(space=fake_space(), **stopping(plan, 0.5))
+    record = go_on(campaign, begun(campaign), lambda job: failed(job, retryable=False), order)
+    assert record.state.stop == "failures"
+    candidates = list(record.candidates)
+    for job in late.sample(record.waiting, len(record.waiting)):
+        feed(campaign, record, score(job) if late.random() < 0.5 else failed(job, retryable=True))
+        assert record.candidates == candidates
+        assert (record.state.phase, record.state.stop) == ("done", "failures")
+    assert replay(campaign, record.entries).state == record.state
+    assert record.state.num_scored == sum(isinstance(one, Scored) for one in record.outcomes)
 
 
 @given(plan=plans(), luck=LUCK, order=ORDERS, share=st.floats(0, 1), started=st.floats(0, 1))
@@ -346,7 +442,7 @@ def test_time_that_is_up_ends_the_search_and_more_time_continues_it(
     campaign = Campaign(space=fake_space(), **plan)
     whole = go_on(campaign, begun(campaign), answers(luck), order)
     num_search = sum(one.rows == "search" for one in whole.outcomes)
-    cut = replay(campaign, whole.outcomes[: int(share * (num_search - 1))])
+    cut = replay(campaign, whole.entries[: int(share * (num_search - 1))])
     known = list(cut.candidates)
 
     in_flight = round(started * len(cut.waiting))
@@ -358,7 +454,7 @@ def test_time_that_is_up_ends_the_search_and_more_time_continues_it(
     assert cut.state.stop == "time"
     assert cut.candidates == known, "nothing new is proposed when time is up"
 
-    resumed = go_on(campaign, replay(campaign, cut.outcomes), answers(luck), order)
+    resumed = go_on(campaign, replay(campaign, cut.entries), answers(luck), order)
     assert resumed.state.stop is None
     assert {one.id: one for one in resumed.candidates} == {one.id: one for one in whole.candidates}
     assert resumed.state.winner == whole.state.winner
@@ -366,7 +462,7 @@ def test_time_that_is_up_ends_the_search_and_more_time_continues_it(
     assert len({(one.candidate, one.rows) for one in scored}) == len(scored), "measured twice"
 
 
-@given(plan=plans(), luck=LUCK, order=ORDERS)
+@given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_genomes_stay_within_the_bounds(fake_space, answers, plan, luck, order):
     space = fake_space()
     campaign = Campaign(space=space, **plan)
@@ -387,3 +483,431 @@ def test_another_seed_is_another_search(fake_space, answers, plan, order):
 
     assert genomes(plan["seed"]) == genomes(plan["seed"])
     assert genomes(plan["seed"]) != genomes(plan["seed"] + 1)
+
+
+# Failures that may pass.
+
+
+@given(plan=all_plans(), order=ORDERS, luck=LUCK)
+def test_the_next_attempt_avoids_where_the_last_ones_failed_and_needs_less_memory(
+    fake_space, plan, order, luck
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    kinds = ("lost", "timeout", "memory", "error")
+
+    def answer(job: Job) -> Outcome:
+        kind = kinds[dice(luck, job.key) % 4]
+        node = f"n{dice(luck, job.key, 'node') % 3}" if dice(luck, job.key, "known") % 4 else ""
+        return failed(job, retryable=True, kind=kind, node=node)
+
+    record = go_on(campaign, begun(campaign), answer, order)
+    for before, after in pairs(record):
+        failure = answer(before)
+        assert after == replace(
+            before,
+            attempt=before.attempt + 1,
+            halvings=before.halvings + (failure.kind == "memory"),
+            avoid=after.avoid,
+        )
+        assert set(after.avoid) == {*before.avoid, failure.node} - {""}
+        assert len(set(after.avoid)) == len(after.avoid)
+
+
+def pairs(record: Record) -> list[tuple[Job, Job]]:
+    """Each attempt with the one that followed it."""
+    last: dict[tuple[str, str], Job] = {}
+    found = []
+    for job in record.jobs:
+        key = (job.candidate, job.rows)
+        if key in last:
+            found.append((last[key], job))
+        last[key] = job
+    return found
+
+
+@given(plan=all_plans(), order=ORDERS, luck=LUCK)
+def test_the_first_attempt_may_run_anywhere_at_full_size(fake_space, answers, plan, order, luck):
+    campaign = Campaign(space=fake_space(), **plan)
+    record = go_on(campaign, begun(campaign), answers(luck), order)
+    firsts = [job for job in record.jobs if job.attempt == 1]
+    assert all(job.avoid == () and job.halvings == 0 for job in firsts)
+
+
+# Snapshots.
+
+
+def restored(record: Record) -> State:
+    """The state as it comes out of a store."""
+    data = json.loads(json.dumps(snapshot.dump(record.state)))
+    assert snapshot.named(data) <= record.known.keys()
+    named = {id_: record.known[id_] for id_ in snapshot.named(data)}
+    return snapshot.restore(data, named)
+
+
+@given(plan=all_plans(), luck=LUCK, order=ORDERS, num=st.integers(0, 60), up=st.booleans())
+def test_a_state_comes_back_from_its_dump_at_any_moment(
+    fake_space, answers, plan, luck, order, num, up
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    record = go_on(campaign, begun(campaign), answers(luck), order, num)
+    if up:
+        record.take(
+            abandon(
+                campaign, record.state, [(job.candidate, job.rows) for job in record.waiting[::2]]
+            )
+        )
+    if wanted := set_aside(record)[::2]:
+        want(campaign, record, wanted)
+    again = restored(record)
+    assert again == record.state
+    for name in ("open", "candidates", "ended"):
+        assert list(getattr(again, name)) == list(getattr(record.state, name)), "in their order"
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> tuple[Limits, Limits]:
+    """A budget, and one that is larger or as large in every way."""
+    small = draw(limits())
+    more = draw(st.integers(0, 3)), draw(st.integers(0, 9))
+    return small, replace(
+        small,
+        generations=None if small.generations is None else small.generations + more[0],
+        evaluations=None if small.evaluations is None else small.evaluations + more[1],
+    )
+
+
+@given(
+    plan=all_plans(), both=budgets(), luck=LUCK, order=ORDERS, num=st.integers(0, 60),
+    retry_at=st.integers(0, 60),
+)  # fmt: skip
+def test_a_snapshot_that_can_be_taken_is_the_state_of_any_larger_budget(
+    fake_space, answers, plan, both, luck, order, num, retry_at
+):
+    small, large = (Campaign(space=fake_space(), **{**plan, "limits": one}) for one in both)
+    record = go_on(small, begun(small), answers(luck), order, retry_at)
+    if wanted := set_aside(record):
+        want(small, record, wanted)
+    go_on(small, record, answers(0), order, num)
+    if snapshot.can_be_taken(small, record.state):
+        assert replay(large, record.entries).state == record.state
+
+
+@given(
+    plan=all_plans(), both=budgets(), luck=LUCK, order=ORDERS, num=st.integers(0, 60)
+)  # fmt: skip
+def test_a_snapshot_that_fits_is_the_state_of_that_smaller_budget(
+    fake_space, answers, plan, both, luck, order, num
+):
+    small, large = (Campaign(space=fake_space(), **{**plan, "limits": one}) for one in both)
+    record = go_on(large, begun(large), answers(luck), order, num)
+    fits = snapshot.fits(small, snapshot.dump(record.state))
+    if snapshot.can_be_taken(large, record.state) and fits:
+        assert replay(small, record.entries).state == record.state
+
+
+# Asynchronous.
+
+
+@given(plan=steady_plans(), luck=LUCK, order=ORDERS)
+def test_no_more_candidates_are_open_than_the_population_has_members(
+    fake_space, answers, plan, luck, order
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    size = campaign.algorithm.population_size
+    record = begun(campaign)
+    while record.waiting:
+        searched = {id_ for id_, rows in record.state.open if id_[0] == "s" and rows == "search"}
+        assert len(searched) <= size
+        left = num_allowed(campaign) - record.state.proposed
+        if record.state.phase == "search" and left:
+            assert len(searched) == size, "nobody waits for anybody"
+        go_on(campaign, record, answers(luck), order, 1)
+    assert record.state.proposed == num_allowed(campaign) == len(record.by_role["search"])
+
+
+def num_allowed(campaign: Campaign) -> int:
+    limits, size = campaign.limits, campaign.algorithm.size(1)
+    of_generations = 2**31 if limits.generations is None else size * limits.generations
+    return min(of_generations, limits.evaluations or 2**31)
+
+
+@given(plan=steady_plans(), luck=LUCK, order=ORDERS, share=st.floats(0, 1))
+def test_the_order_of_the_record_gives_its_proposals_again(
+    fake_space, answers, plan, luck, order, share
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    whole = go_on(campaign, begun(campaign), answers(luck), order)
+    part = replay(campaign, whole.entries[: round(share * len(whole.entries))])
+    assert part.candidates == whole.candidates[: len(part.candidates)]
+    assert replay(campaign, whole.entries).state == whole.state
+    go_on(campaign, part, answers(luck), order)
+    assert part.state.phase == "done"
+    assert part.state.proposed == whole.state.proposed
+
+
+@given(plan=steady_plans(), luck=LUCK, order=ORDERS)
+def test_late_outcomes_are_as_good_as_any(fake_space, answers, plan, luck, order):
+    """Whatever has been measured competes for a place in the population, however late it came."""
+    campaign = Campaign(space=fake_space(), **plan)
+    record, num_generations = begun(campaign), 0
+    while record.waiting and record.state.phase == "search":
+        go_on(campaign, record, answers(luck), order, 1)
+        if record.state.phase != "search":
+            break
+        measured = [
+            (one.score.fitness, -record.known[one.candidate].number, one.candidate)
+            for one in record.outcomes
+            if isinstance(one, Scored) and one.rows == "search" and one.candidate[0] == "s"
+        ]
+        best = sorted(measured, reverse=True)[: campaign.algorithm.population_size]
+        assert [one.candidate for one in record.state.memory] == [id_ for *_, id_ in best]
+        num_generations = max(num_generations, record.state.generation)
+    assert num_generations <= 1 + campaign.limits.generations if campaign.limits.generations else 1
+
+
+@given(plan=steady_plans(), luck=LUCK, order=ORDERS, share=st.floats(0, 1))
+def test_time_that_is_up_proposes_nothing_more_and_more_time_meets_the_budget(
+    fake_space, answers, plan, luck, order, share
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    cut = go_on(campaign, begun(campaign), answers(luck), order, round(20 * share))
+    if cut.state.phase != "search":
+        return
+    known = list(cut.candidates)
+    dropped = [(job.candidate, job.rows) for job in cut.waiting[::2]]
+    del cut.waiting[::2]
+    cut.take(abandon(campaign, cut.state, dropped))
+    go_on(campaign, cut, answers(luck), order)
+    assert (cut.state.phase, cut.state.stop) == ("done", "time")
+    assert cut.candidates == known
+    resumed = replay(campaign, cut.entries)
+    assert resumed.candidates[: len(known)] == known
+    go_on(campaign, resumed, answers(luck), order)
+    assert (resumed.state.phase, resumed.state.stop) == ("done", None)
+    assert resumed.state.proposed == num_allowed(campaign)
+
+
+# Retries.
+
+
+@given(plan=all_plans(), luck=st.integers(1, 9), order=ORDERS, moments=st.sets(st.integers(0, 60)))
+def test_retries_at_any_moment_end_with_everything_measured(
+    fake_space, answers, plan, luck, order, moments
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    record = begun(campaign)
+    for moment in range(60):
+        go_on(campaign, record, answers(luck), order, 1)
+        if moment in moments and (wanted := set_aside(record)):
+            want(campaign, record, wanted)
+            assert record.state.phase != "done"
+            assert record.state.num_failed == 0
+    go_on(campaign, record, answers(luck), order)
+    if wanted := set_aside(record):
+        want(campaign, record, wanted)
+    go_on(campaign, record, answers(0), order)
+    state = record.state
+    assert (state.phase, state.num_failed, set_aside(record)) == ("done", 0, [])
+    assert state.num_scored == len(record.candidates)
+    assert replay(campaign, record.entries).state == state
+    scored = [(one.candidate, one.rows) for one in record.outcomes if isinstance(one, Scored)]
+    assert len(set(scored)) == len(scored), "measured twice"
+    numbers = [(one.candidate, one.rows, one.attempt) for one in record.outcomes]
+    assert len(set(numbers)) == len(numbers), "each attempt has a number of its own"
+
+
+@given(plan=all_plans(), luck=st.integers(1, 9), order=ORDERS, num=st.integers(0, 60))
+def test_a_retry_that_fails_again_leaves_the_campaign_as_it_was(
+    fake_space, answers, plan, luck, order, num
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    record = go_on(campaign, begun(campaign), answers(luck), order)
+    before, candidates = record.state, list(record.candidates)
+    if not (wanted := [one for one in set_aside(record) if one.rows == "search"]):
+        return
+    want(campaign, record, wanted)
+    go_on(campaign, record, lambda job: failed(job, retryable=False), order)
+    assert record.candidates == candidates
+    assert replace(record.state, memory=()) == replace(before, memory=())
+
+
+@given(plan=plans(), order=ORDERS, chosen=st.integers(0, 10**6))
+def test_one_retried_within_its_generation_takes_part_as_if_it_had_never_failed(
+    fake_space, answers, score, plan, order, chosen
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    whole = go_on(campaign, begun(campaign), answers(0), order)
+    unlucky = whole.candidates[chosen % len(whole.candidates)]
+
+    def once(job: Job) -> Outcome:
+        first = (job.candidate, job.rows) == (unlucky.id, "search") and not broken
+        broken.append(job) if first else None
+        return failed(job, retryable=False) if first else score(job)
+
+    broken: list[Job] = []
+    record = begun(campaign)
+    while not broken:
+        go_on(campaign, record, once, order, 1)
+    waits = unlucky.role != "search" or record.state.generation == unlucky.generation
+    want(campaign, record, set_aside(record))
+    go_on(campaign, record, once, order)
+    assert record.state.num_failed == 0
+    if waits:
+        assert record.known == whole.known
+        assert record.state.best == whole.state.best
+        assert record.state.tested >= whole.state.tested
+
+
+@given(plan=plans(), order=ORDERS, luck=st.integers(1, 9))
+def test_one_retried_after_its_generation_changes_no_candidate_and_may_be_the_best(
+    fake_space, answers, score, plan, order, luck
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    record = go_on(campaign, begun(campaign), answers(luck), order)
+    candidates = list(record.candidates)
+    wanted = [one for one in set_aside(record) if one.rows == "search"]
+    if not wanted:
+        return
+    want(campaign, record, wanted)
+    go_on(campaign, record, lambda job: score(job, 1000.0), order)
+    assert record.candidates == candidates
+    for role, best in record.state.best.items():
+        retried = [one.candidate for one in wanted if one.candidate.role == role]
+        if retried:
+            assert best.candidate == min(retried, key=lambda one: one.number)
+            assert best.fitness == 1000.0
+    assert record.state.phase == "done"
+    if campaign.tests:
+        assert record.state.winner.candidate.id in record.state.tested
+
+
+@given(plan=all_plans(), order=ORDERS, broken=st.integers(5, 10))
+def test_a_campaign_that_stopped_for_its_failures_goes_on_after_a_retry(
+    fake_space, answers, score, plan, order, broken
+):
+    campaign = Campaign(space=fake_space(), **stopping(plan, 0.4))
+
+    def answer(job: Job) -> Outcome:
+        if dice(broken, job.candidate) % 10 < broken:
+            return failed(job, retryable=False)
+        return score(job)
+
+    record = go_on(campaign, begun(campaign), answer, order)
+    wanted = set_aside(record)
+    if record.state.stop != "failures" or not wanted:
+        return
+    open_before = dict(record.state.open)
+    want(campaign, record, wanted)
+    assert record.state.stop is None
+    assert open_before.items() <= record.state.open.items()
+    go_on(campaign, record, answers(0), order)
+    assert (record.state.phase, record.state.stop, record.state.num_failed) == ("done", None, 0)
+    assert record.state.proposed == 16
+    assert replay(campaign, record.entries).state == record.state
+
+
+# Forks.
+
+
+def own_history(record: Record, generation: int) -> tuple[list[Entry], int]:
+    """What a fork copies: the outcomes of all up to a generation, and its last number."""
+    shared = {one.id for one in record.candidates if one.generation <= generation}
+    entries = [
+        one
+        for one in record.entries
+        if isinstance(one, Recorded)
+        and one.outcome.rows == "search"
+        and one.outcome.candidate in shared
+    ]
+    numbers = [one.number for one in record.by_role["search"] if one.id in shared]
+    return entries, max(numbers, default=0)
+
+
+@given(old=plans(), new=plans(), luck=LUCK, order=ORDERS, chosen=st.integers(0, 3))
+def test_a_fork_proposes_its_ancestors_candidates_and_goes_on_by_its_own_rules(
+    fake_space, answers, old, new, luck, order, chosen
+):
+    ancestor = Campaign(space=fake_space(), **old)
+    record = go_on(ancestor, begun(ancestor), answers(luck), order)
+    generation = min(chosen, record.state.generation)
+    entries, until = own_history(record, generation)
+    rules = Rules(algorithm=ancestor.algorithm, seed=ancestor.seed, control=ancestor.control)
+    limits = replace(new["limits"], generations=generation + 2, evaluations=None)
+    fork = Campaign(
+        space=fake_space(),
+        **{**new, "limits": limits},
+        history=(Branch(until=until, rules=rules),),
+    )
+    shared = {id_: one for id_, one in record.known.items() if one.generation <= generation}
+    found = replay(fork, entries)
+    assert {id_: found.known[id_] for id_ in shared} == shared
+    assert all(one.number > until for one in found.by_role["search"] if one.id not in shared)
+    assert not {id_ for id_, _ in found.state.open} & {
+        one.outcome.candidate for one in entries if one.final
+    }
+
+    go_on(fork, found, answers(luck), order)
+    sizes = Counter(one.generation for one in found.by_role["search"] if one.number > until)
+    assert set(sizes) == {generation + 1, generation + 2}
+    assert all(size <= fork.algorithm.population_size for size in sizes.values())
+    controls = [one for one in found.by_role["control"] if one.number > until]
+    assert len(controls) == (sum(sizes.values()) if fork.control else 0)
+
+    twice = replace(
+        fork,
+        seed=fork.seed + 1,
+        history=(
+            *fork.history,
+            Branch(
+                until=until + sizes[generation + 1],
+                rules=Rules(algorithm=fork.algorithm, seed=fork.seed, control=fork.control),
+            ),
+        ),
+    )
+    entries, last = own_history(found, generation + 1)
+    again = replay(twice, entries)
+    shared = {id_: one for id_, one in found.known.items() if one.generation <= generation + 1}
+    assert {id_: again.known[id_] for id_ in shared} == shared
+    assert last == until + sizes[generation + 1]
+
+
+@given(old=all_plans(), new=all_plans(), luck=LUCK, order=ORDERS, num=st.integers(0, 40))
+def test_any_fork_of_any_moment_has_the_candidates_so_far_and_meets_its_budget(
+    fake_space, answers, old, new, luck, order, num
+):
+    """Forked where it is, with candidates still open: as an asynchronous campaign is."""
+    ancestor = Campaign(space=fake_space(), **{**old, "limits": Limits(evaluations=12)})
+    record = go_on(ancestor, begun(ancestor), answers(luck), order, num)
+    entries, until = own_history(record, record.state.generation)
+    rules = Rules(algorithm=ancestor.algorithm, seed=ancestor.seed, control=ancestor.control)
+    limits = replace(new["limits"], generations=None, evaluations=until + 9)
+    fork = Campaign(
+        space=fake_space(),
+        **{**new, "limits": limits},
+        history=(Branch(until=until, rules=rules),),
+    )
+    found = replay(fork, entries)
+    assert {id_: found.known.get(id_) for id_ in record.known} == record.known
+    go_on(fork, found, answers(luck), order)
+    assert (found.state.phase, found.state.proposed) == ("done", until + 9)
+    assert replay(fork, found.entries).state == found.state
+
+
+@given(plan=plans(), new=steady_plans(), order=ORDERS)
+def test_a_fork_that_waits_for_nobody_begins_with_its_ancestors_whole_population(
+    fake_space, answers, plan, new, order
+):
+    genetic = Genetic(population_size=6, elites=0)
+    old = {**plan, "algorithm": genetic, "limits": Limits(generations=1)}
+    ancestor = Campaign(space=fake_space(), **old)
+    record = go_on(ancestor, begun(ancestor), answers(0), order)
+    entries, until = own_history(record, 1)
+    rules = Rules(algorithm=genetic, seed=ancestor.seed, control=ancestor.control)
+    steady = Genetic(population_size=6, mode="async")
+    fork = Campaign(
+        space=fake_space(),
+        **{**new, "algorithm": steady, "limits": Limits(evaluations=12)},
+        history=(Branch(until=until, rules=rules),),
+    )
+    found = replay(fork, entries)
+    assert {one.candidate for one in found.state.memory} == {f"s{n}" for n in range(1, 7)}

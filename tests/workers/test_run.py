@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import socket
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -34,8 +35,8 @@ class Scripted:
         if self.build_error is not None:
             raise self.build_error
 
-    def evaluate(self, rows):
-        self.calls.append(("evaluate", rows))
+    def evaluate(self, rows, *, halvings=0):
+        self.calls.append(("evaluate", rows, halvings))
         if self.evaluate_error is not None:
             raise self.evaluate_error
         return SCORE
@@ -45,9 +46,9 @@ class Scripted:
 def open_worker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a worker changes the working folder; this changes it back
 
-    def open_it(script, **changes):
+    def open_it(script, node="", **changes):
         fields = {"threads": 1, "folder": str(tmp_path), "device": "cpu", **changes}
-        return WorkerSettings(builder=script, evaluator=script, **fields).open("w-1")
+        return WorkerSettings(builder=script, evaluator=script, **fields).open("w-1", node)
 
     return open_it
 
@@ -60,7 +61,7 @@ def job(rows="search"):
 def test_a_candidate_is_built_then_scored_on_the_rows_asked_for(open_worker, rows):
     script = Scripted()
     outcome = open_worker(script).run(job(rows))
-    assert script.calls[2:] == [("build", RECIPE), ("evaluate", rows)]
+    assert script.calls[2:] == [("build", RECIPE), ("evaluate", rows, 0)]
     assert isinstance(outcome, Scored)
     assert (outcome.candidate, outcome.attempt, outcome.rows) == ("c1", 2, rows)
     assert (outcome.score, outcome.worker) == (SCORE, "w-1")
@@ -73,6 +74,25 @@ def test_the_evaluator_is_opened_on_the_builders_model_and_the_builder_on_the_de
     assert script.calls == [("open", "cpu"), ("open", "resident")]
 
 
+def test_a_job_is_evaluated_in_batches_as_small_as_it_says(open_worker):
+    script = Scripted()
+    open_worker(script).run(replace(job(), halvings=3))
+    assert script.calls[-1] == ("evaluate", "search", 3)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("bad")])
+def test_an_outcome_tells_where_it_came_from_and_what_it_cost(open_worker, error):
+    worker = open_worker(Scripted(evaluate_error=error), node="n7", accelerators=0.5)
+    outcome = worker.run(job())
+    assert (outcome.worker, outcome.node, outcome.device) == ("w-1", "n7", "cpu")
+    assert outcome.accelerator_seconds == 0.5 * outcome.seconds
+
+
+def test_a_worker_that_is_told_no_node_names_this_machine(open_worker):
+    outcome = open_worker(Scripted()).run(job())
+    assert (outcome.node, outcome.accelerator_seconds) == (socket.gethostname(), 0.0)
+
+
 @pytest.mark.parametrize("stage", ["build", "evaluate"])
 def test_an_error_becomes_a_failure_with_its_stage_and_cause(open_worker, stage):
     error = ValueError("tensor 'x' is not finite")
@@ -83,6 +103,18 @@ def test_an_error_becomes_a_failure_with_its_stage_and_cause(open_worker, stage)
     assert outcome.cause.startswith("ValueError: tensor 'x' is not finite (")
     assert "test_run.py:" in outcome.cause
     assert not outcome.retryable
+    assert outcome.kind == "error"
+    assert outcome.log.startswith("Traceback (most recent call last):")
+    assert outcome.log.rstrip().endswith("ValueError: tensor 'x' is not finite")
+
+
+@pytest.mark.parametrize("stage", ["build", "evaluate"])
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_running_out_of_memory_is_a_failure_of_its_own_kind(open_worker, stage, error):
+    outcome = open_worker(Scripted(**{f"{stage}_error": error})).run(job())
+    assert (outcome.kind, outcome.retryable) == ("memory", True)
 
 
 @pytest.mark.parametrize("stage", ["build", "evaluate"])
@@ -108,6 +140,7 @@ def test_a_very_long_message_is_cut_and_keeps_its_place(open_worker):
     outcome = open_worker(Scripted(build_error=ValueError("x" * 100_000))).run(job())
     assert len(outcome.cause) < 2500
     assert "test_run.py:" in outcome.cause
+    assert len(outcome.log) == 4000
 
 
 def test_a_worker_goes_on_after_a_failure(open_worker):

@@ -1,0 +1,206 @@
+"""What holds whatever happens. Each law is checked on what is in the file, not on what was said.
+
+- No recorded outcome is lost: what the driver was told is recorded stays, as it was, in its place.
+- One outcome counts: at most one of each candidate and kind of rows.
+- It is the same search: candidates, outcomes, and best are those of the search without faults. Of a
+  search that depends on the order of outcomes: those that the recorded order gives.
+- The state is the fold of the record.
+- No zombie: nothing is open at the end, no lease is left, no worker goes on.
+- The budget is met, and not exceeded.
+- Nothing is measured twice.
+- First remember, then act: a worker gets only what the store has as an open attempt.
+- One driver at a time: a second one is refused, a dead one's campaign is taken over, and who has
+  lost a campaign changes nothing in it.
+- Nothing untrue is tried: no constraint of the database is ever needed.
+- No lock between turns: others are never kept waiting.
+- A failure of the disk is told as one.
+- The driver is at one with itself, and the store is sound by its own check.
+- The campaign ends.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from orchestrator import campaign as campaigns
+from orchestrator.state import Best, Candidate, State
+from orchestrator.storage import upkeep
+from tests.conftest import sphere
+from tests.simulation.fleet import MAX_ATTEMPTS, Fleet
+from tests.simulation.plans import Plan, Search, evaluation_of, without_faults
+from tests.simulation.records import Line, Monitor
+from tests.simulation.world import Broken
+from workers.job import Job
+
+
+def nothing_is_lost(before: Sequence[Line], now: Sequence[Line], heard: Sequence[Line]) -> None:
+    """What was recorded is still recorded, and all that was called recorded is."""
+    if list(now[: len(before)]) != list(before):
+        raise Broken("no recorded outcome is lost", f"was {before}, is {now}")
+    known = {line[1:] for line in now}
+    for line in heard:
+        if line[1:] not in known:
+            raise Broken("no recorded outcome is lost", f"{line} was called recorded")
+
+
+def no_worker_is_left(fleet: Fleet) -> None:
+    """Whoever ends takes its evaluators along."""
+    if not fleet.closed or fleet.alive:
+        raise Broken("no zombie", f"workers are left: {[one.name for one in fleet.alive]}")
+
+
+def changed_nothing(before: object, now: object) -> None:
+    """Who has lost a campaign has left the store as it was."""
+    if before != now:
+        raise Broken("one driver at a time", "one that had lost its campaign changed it")
+
+
+def may_be_sent(monitor: Monitor, name: str, plan: Plan, job: Job) -> None:
+    """A job is handed out once the store has it, and never if its outcome is known."""
+    mine = monitor.attempts(
+        name,
+        "attempt.candidate = ? AND attempt.rows = ? ORDER BY attempt.id",
+        job.candidate,
+        job.rows,
+    )
+    for row in mine:
+        if row["state"] == "scored" or (row["final"] and not row["retried"]):
+            raise Broken("nothing is measured twice", f"{job.key} is handed out again")
+    if not mine or (mine[-1]["state"], mine[-1]["number"]) != ("open", job.attempt):
+        raise Broken("first remember, then act", f"{job.key} is handed out, and not in the store")
+    if job.attempt > MAX_ATTEMPTS + 2:  # the user may want another two
+        raise Broken("the campaign ends", f"{job.key}: tried for ever")
+    if plan.reuse:
+        query = "SELECT 1 FROM attempt WHERE evaluation = ? AND state = 'scored' AND id < ?"
+        if monitor.all(query, evaluation_of(job), mine[-1]["id"]):
+            raise Broken("nothing is measured twice", f"{job.key} is known from its equal")
+
+
+def time_is_up(late: Sequence[Job], slots: int) -> None:
+    """No more candidates are begun after the time was over than had been given out before."""
+    begun = [job for job in late if job.rows == "search" and job.attempt == 1]
+    if len(begun) > slots:
+        raise Broken("the budget is met", f"{len(begun)} candidates were begun after time was up")
+
+
+def at_the_end(
+    monitor: Monitor, name: str, plan: Plan, state: State, *, same: bool, hurried: bool
+) -> None:
+    """Checks a campaign that is done; `same` says whether nothing changed what it searches.
+
+    `hurried` means that it once ended early, so that others were measured on the test rows, too.
+    """
+    candidates = monitor.candidates(name)
+    one_counts(monitor, name)
+    values_are_right(monitor, name, candidates)
+    no_zombie(monitor, name, stopped=state.stop == "failures")
+    is_the_fold(monitor, name, plan, candidates, state)
+    alone = without_faults(plan)
+    if same and not plan.ordered:
+        same_search(monitor, name, candidates, alone, state, hurried=hurried)
+    if plan.max_failure_fraction >= 1.0:
+        budget_is_met(monitor, name, candidates, alone)
+
+
+def one_counts(monitor: Monitor, name: str) -> None:
+    """At most one outcome of a candidate and kind of rows counts."""
+    counts = Counter(key for key, _ in monitor.accepted(name))
+    for key, num in counts.items():
+        if num > 1:
+            raise Broken("one outcome counts", f"{num} of {key} do")
+
+
+def values_are_right(monitor: Monitor, name: str, candidates: dict[str, Candidate]) -> None:
+    """A fitness is the one of its recipe, measured or copied."""
+    for (id_, _), fitness in monitor.accepted(name):
+        if fitness is not None and fitness != sphere(candidates[id_].recipe):
+            raise Broken("one outcome counts", f"{id_} has the fitness of another: {fitness}")
+
+
+def no_zombie(monitor: Monitor, name: str, *, stopped: bool) -> None:
+    """Nothing is open, nobody holds the campaign, and it says that it is over."""
+    row = monitor.campaign(name)
+    assert row is not None
+    if row["lease_token"] is not None:
+        raise Broken("no zombie", f"a lease is left: {row['lease_holder']}")
+    if still := monitor.attempts(name, "attempt.state = 'open'"):
+        raise Broken("no zombie", f"{len(still)} attempts are open: {tuple(still[0])}")
+    if row["state"] != ("stopped" if stopped else "finished"):
+        raise Broken("no zombie", f"the campaign is {row['state']}")
+
+
+def is_the_fold(
+    monitor: Monitor, name: str, plan: Plan, candidates: dict[str, Candidate], state: State
+) -> None:
+    """The recorded outcomes, in their order, give the recorded candidates and the state."""
+    campaign = plan.campaign()
+    step = campaigns.start(campaign)
+    born = list(step.candidates)
+    for entry in monitor.entries(name):
+        step = campaigns.replay(campaign, step.state, entry)
+        born += step.candidates
+    if (given := {one.id: one for one in born}) != candidates:
+        what = next(_differences(given, candidates))
+        raise Broken("the state is the fold of the record", f"candidates differ: {what}")
+    if step.state != state:
+        raise Broken("the state is the fold of the record", f"{step.state} is not {state}")
+
+
+def same_search(
+    monitor: Monitor,
+    name: str,
+    candidates: dict[str, Candidate],
+    alone: Search,
+    state: State,
+    *,
+    hurried: bool,
+) -> None:
+    """The search is bit for bit the one that nothing happened to."""
+    same_candidates(candidates, alone)
+    accepted = dict(monitor.accepted(name))
+    if hurried:
+        accepted = {key: value for key, value in accepted.items() if key in alone.accepted}
+    if accepted != alone.accepted:
+        what = next(_differences(alone.accepted, accepted))
+        raise Broken("it is the same search", f"outcomes differ: {what}")
+    if _gist(state) != _gist(alone.state):
+        raise Broken("it is the same search", f"{_gist(state)} is not {_gist(alone.state)}")
+
+
+def same_candidates(candidates: dict[str, Candidate], alone: Search) -> None:
+    """The candidates are bit for bit those of the search without faults."""
+    if candidates != alone.candidates:
+        what = next(_differences(alone.candidates, candidates))
+        raise Broken("it is the same search", f"candidates differ: {what}")
+
+
+def budget_is_met(
+    monitor: Monitor, name: str, candidates: dict[str, Candidate], alone: Search
+) -> None:
+    """As many candidates are measured as were asked for, no more and no fewer."""
+    born = Counter(one.role for one in candidates.values())
+    if born != Counter(one.role for one in alone.candidates.values()):
+        raise Broken("the budget is met", f"candidates: {born}")
+    ended = {id_ for (id_, rows), _ in monitor.accepted(name) if rows == "search"}
+    if ended != set(candidates):
+        raise Broken("the budget is met", f"no outcome: {set(candidates) - ended}")
+
+
+def the_store_is_sound(url: str) -> None:
+    """The store's own check agrees."""
+    if problems := upkeep.check(url)["problems"]:
+        raise Broken("the store is sound", "; ".join(problems))
+
+
+def _gist(state: State) -> tuple[Best | None, object, object]:
+    counts = (state.num_scored, state.num_failed, state.generation, state.proposed)
+    return state.winner, dict(state.best), counts
+
+
+def _differences(one: object, other: object) -> Iterator[str]:
+    assert isinstance(one, dict)
+    assert isinstance(other, dict)
+    for key in [*one, *other]:
+        if one.get(key, ...) != other.get(key, ...):
+            yield f"{key}: {one.get(key, 'none')} is not {other.get(key, 'none')}"

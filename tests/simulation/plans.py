@@ -1,0 +1,191 @@
+"""The campaigns that are simulated, and what each of them is without any fault."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from orchestrator import campaign as campaigns
+from orchestrator.algorithms.base import Algorithm
+from orchestrator.algorithms.genetic import Genetic
+from orchestrator.algorithms.random_search import RandomSearch
+from orchestrator.spaces.base import Genome
+from orchestrator.state import Branch, Campaign, Candidate, Limits, Rules, State
+from tests.conftest import FakeSpace, recipe_of, scored
+from tests.simulation.fleet import MAX_ATTEMPTS, Fates, failure
+from workers.job import Job, Outcome, Scored
+from workers.recipe import MergeRecipe
+
+
+@dataclass(frozen=True)
+class CoarseSpace(FakeSpace):
+    """A space in which different genomes often mean the same recipe."""
+
+    def decode(self, genome: Genome) -> MergeRecipe:
+        return recipe_of([float(round(gene)) for gene in genome])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A campaign and what its candidates are worth; a value, so that it is known by itself."""
+
+    algorithm: Algorithm
+    seed: int = 1
+    generations: int | None = None
+    evaluations: int | None = None
+    control: bool = False
+    tests: bool = False
+    coarse: bool = False
+    #: Whether equal evaluations are copied.
+    reuse: bool = False
+    fates: Fates = field(default_factory=Fates)
+    #: So many failures stop it, which depends on the order of outcomes; no other plan stops.
+    max_failure_fraction: float = 1.0
+    history: tuple[Branch, ...] = ()
+
+    @property
+    def asynchronous(self) -> bool:
+        return isinstance(self.algorithm, Genetic) and self.algorithm.asynchronous
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of outcomes may change the search."""
+        return self.asynchronous or self.max_failure_fraction < 1.0
+
+    def campaign(self) -> Campaign:
+        return Campaign(
+            space=CoarseSpace() if self.coarse else FakeSpace(),
+            algorithm=self.algorithm,
+            seed=self.seed,
+            limits=Limits(
+                generations=self.generations,
+                evaluations=self.evaluations,
+                max_attempts=MAX_ATTEMPTS,
+                max_failure_fraction=self.max_failure_fraction,
+            ),
+            control=self.control,
+            tests=self.tests,
+            history=self.history,
+        )
+
+    def smaller(self) -> Plan | None:
+        """Returns the plan with less of a budget, if that is still one."""
+        if self.generations is not None:
+            return replace(self, generations=self.generations - 1)
+        if self.evaluations is not None:
+            return replace(self, evaluations=self.evaluations - 5)
+        return None
+
+    def larger(self) -> Plan:
+        """Returns the plan with more of a budget."""
+        if self.generations is not None:
+            return replace(self, generations=self.generations + 1)
+        assert self.evaluations is not None
+        return replace(self, evaluations=self.evaluations + 5)
+
+    def forked(self, history: Sequence[Mapping[str, Any]]) -> Plan:
+        """Returns the plan with what it has from its ancestor, as the store keeps it."""
+        return replace(
+            self,
+            history=tuple(
+                Branch(
+                    until=one["until"],
+                    rules=Rules(algorithm=self.algorithm, seed=one["seed"], control=self.control),
+                )
+                for one in history
+            ),
+        )
+
+    def search_settings(self) -> Mapping[str, Any]:
+        """What the store and the snapshots know the search by; limits are no part of it."""
+        mode = "async" if self.asynchronous else "generational"
+        return {
+            "search": {"mode": mode, "algorithm": repr(self.algorithm)},
+            "seed": self.seed,
+            "control": self.control,
+            "coarse": self.coarse,
+        }
+
+
+def evaluation_of(job: Job) -> bytes:
+    """What a score depends on: the recipe and the rows."""
+    return hashlib.blake2b(f"{job.recipe.digest()} {job.rows}".encode(), digest_size=16).digest()
+
+
+SHAPES: Mapping[str, Plan] = {
+    "genetic": Plan(
+        algorithm=Genetic(population_size=4, elites=1), generations=3, control=True, tests=True
+    ),
+    "budget": Plan(algorithm=Genetic(population_size=4, elites=2), evaluations=11, tests=True),
+    "random": Plan(algorithm=RandomSearch(population_size=5), generations=2, tests=True),
+    "async": Plan(
+        algorithm=Genetic(population_size=4, mode="async"), evaluations=10, control=True, tests=True
+    ),
+    "async generations": Plan(
+        algorithm=Genetic(population_size=4, mode="async"), generations=3, reuse=True
+    ),
+    "coarse": Plan(
+        algorithm=Genetic(population_size=5, elites=1),
+        generations=3,
+        coarse=True,
+        reuse=True,
+        tests=True,
+    ),
+    "sick": Plan(
+        algorithm=Genetic(population_size=4, elites=1),
+        generations=4,
+        fates=Fates(broken=60, poison=15),
+        max_failure_fraction=0.5,
+    ),
+}
+#: Seeds of the search and of the fates; few, so that most fault-free runs are known already.
+_SEEDS = (1, 2)
+_LUCK = (0, 1, 2)
+
+
+def draw(random: Any) -> Plan:
+    """Returns a plan of one of the shapes."""
+    shape = random.choice(list(SHAPES.values()))
+    fates = replace(shape.fates, luck=random.choice(_LUCK))
+    return replace(shape, seed=random.choice(_SEEDS), fates=fates)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A whole search: its candidates and what became of each."""
+
+    candidates: Mapping[str, Candidate]
+    #: (candidate, rows) -> fitness, or None where it failed.
+    accepted: Mapping[tuple[str, str], float | None]
+    state: State
+
+
+@cache
+def without_faults(plan: Plan) -> Search:
+    """Returns the search as it is where nothing goes wrong and everything comes in order."""
+    campaign = plan.campaign()
+    step = campaigns.start(campaign)
+    candidates, queue = list(step.candidates), deque(step.jobs)
+    accepted: dict[tuple[str, str], float | None] = {}
+    while step.state.phase != "done":
+        job = queue.popleft()
+        outcome = answer(plan.fates, job)
+        step = campaigns.handle(campaign, step.state, outcome)
+        candidates += step.candidates
+        queue.extend(step.jobs)
+        if (job.candidate, job.rows) not in step.state.open:
+            fitness = outcome.score.fitness if isinstance(outcome, Scored) else None
+            accepted[(job.candidate, job.rows)] = fitness
+    return Search({one.id: one for one in candidates}, accepted, step.state)
+
+
+def answer(fates: Fates, job: Job) -> Outcome:
+    """The outcome of a job on a good day."""
+    fate = fates.of(job)
+    if fate == "score":
+        return scored(job)
+    return failure(job, "lost" if fate == "poison" else "error")

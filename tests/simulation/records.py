@@ -1,0 +1,166 @@
+"""What is in the file, read past the store: the laws do not take its word for anything."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from orchestrator.state import Again, Candidate, Entry, Recorded, Retry
+from orchestrator.storage.rows import candidate_of, outcome_of
+from tests.simulation.world import World
+
+_TABLES = ("campaign", "candidate", "parentage", "attempt", "score", "snapshot", "event")
+
+
+class Line(NamedTuple):
+    """A recorded outcome."""
+
+    sequence: int
+    candidate: str
+    rows: str
+    attempt: int
+    fitness: float | None
+    final: int
+    cached: int
+
+
+class Monitor:
+    """A reader of its own; it is no process of the world, and nothing befalls it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._connection: sqlite3.Connection | None = None
+        self._path = world.path
+
+    def close(self) -> None:
+        """Lets the file go, so that whoever else has it open may tidy it up."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """Returns the rows of a query; none while there are no tables."""
+        if self._connection is None or self._path != self._world.path:
+            self.close()
+            self._path = self._world.path
+            self._connection = sqlite3.connect(self._path)
+            self._connection.row_factory = sqlite3.Row
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+
+    def campaign(self, name: str) -> sqlite3.Row | None:
+        """Returns a campaign's row."""
+        found = self.all("SELECT * FROM campaign WHERE name = ?", name)
+        return found[0] if found else None
+
+    def request_stop(self, name: str) -> None:
+        """Does what `shoal stop` does."""
+        self.campaign(name)
+        assert self._connection is not None
+        with suppress(sqlite3.OperationalError), self._connection:
+            self._connection.execute(
+                "UPDATE campaign SET stop_requested = 1 WHERE name = ?", (name,)
+            )
+
+    def damage_snapshots(self, data: bytes) -> None:
+        """Overwrites what was kept of the search's states."""
+        self.all("SELECT 1")
+        assert self._connection is not None
+        with suppress(sqlite3.OperationalError), self._connection:
+            self._connection.execute("UPDATE snapshot SET state = ?", (data,))
+
+    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Returns all that is in the file."""
+        return {table: [tuple(r) for r in self.all(f"SELECT * FROM {table}")] for table in _TABLES}
+
+    def history(self, name: str) -> list[list[tuple[Any, ...]]]:
+        """Returns what a campaign has that nobody else may touch."""
+        return [
+            [
+                tuple(row)
+                for row in self.all(
+                    f"SELECT t.* FROM {table} t JOIN campaign c ON t.campaign = c.id "
+                    "WHERE c.name = ?",
+                    name,
+                )
+            ]
+            for table in ("candidate", "parentage", "attempt", "score", "event")
+        ]
+
+    def attempts(self, name: str, where: str, *values: Any) -> list[sqlite3.Row]:
+        """Returns attempts of a campaign."""
+        return self.all(
+            "SELECT attempt.* FROM attempt JOIN campaign ON attempt.campaign = campaign.id "
+            f"WHERE campaign.name = ? AND {where}",
+            name,
+            *values,
+        )
+
+    def lines(self, name: str) -> list[Line]:
+        """Returns all recorded outcomes, in their order."""
+        return [
+            Line(
+                row["sequence"], row["candidate"], row["rows"], row["number"], row["fitness"],
+                row["final"], row["cached"],
+            )
+            for row in self.attempts(name, "attempt.sequence > 0 ORDER BY attempt.sequence")
+        ]  # fmt: skip
+
+    def candidates(self, name: str) -> dict[str, Candidate]:
+        """Returns all candidates, in the order of recording."""
+        row = self.campaign(name)
+        if row is None:
+            return {}
+        parents: dict[str, list[str]] = {}
+        query = "SELECT child, parent FROM parentage WHERE campaign = ? ORDER BY child, place"
+        for child, parent in self.all(query, row["id"]):
+            parents.setdefault(child, []).append(parent)
+        query = "SELECT * FROM candidate WHERE campaign = ? ORDER BY rowid"
+        return {
+            one["id"]: candidate_of(_named(one), parents.get(one["id"], ()))
+            for one in self.all(query, row["id"])
+        }
+
+    def entries(self, name: str) -> list[Entry]:
+        """Returns what the campaign is a fold over, by the places that were given."""
+        found: list[tuple[int, Entry]] = [
+            (row["sequence"], Recorded(outcome_of(_named(row), {}), bool(row["final"])))
+            for row in self.attempts(name, "attempt.sequence > 0")
+        ]
+        known = self.candidates(name)
+        wishes = self.all(
+            "SELECT event.* FROM event JOIN campaign ON event.campaign = campaign.id "
+            "WHERE campaign.name = ? AND kind = 'retry'",
+            name,
+        )
+        found += [(row["sequence"], _retry(known, row["data"])) for row in wishes]
+        return [entry for _, entry in sorted(found, key=lambda one: one[0])]
+
+    def accepted(self, name: str) -> list[tuple[tuple[str, str], float | None]]:
+        """Returns (candidate, rows) and fitness of every outcome that counts."""
+        counts = "(state = 'scored' OR (final = 1 AND retried = 0))"
+        # The campaign's own state must not be meant.
+        counts = counts.replace("state", "attempt.state")
+        return [
+            ((row["candidate"], row["rows"]), row["fitness"]) for row in self.attempts(name, counts)
+        ]
+
+
+def _retry(known: dict[str, Candidate], data: str) -> Retry:
+    return Retry(
+        tuple(
+            Again(candidate=known[id_], rows=rows, attempt=attempt)
+            for id_, rows, attempt in json.loads(data)["wanted"]
+        )
+    )
+
+
+def _named(row: sqlite3.Row) -> SimpleNamespace:
+    return SimpleNamespace(**dict(row))
