@@ -18,7 +18,6 @@ import json
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -83,9 +82,7 @@ class Space:
     references: tuple[()] = ()
     revisions: dict[str, str] = field(default_factory=dict)
 
-    box = Box(
-        tuple(f"weight {index}" for index in range(GENES)), (-0.5,) * GENES, (1.5,) * GENES
-    )
+    box = Box(tuple(f"weight {index}" for index in range(GENES)), (-0.5,) * GENES, (1.5,) * GENES)
 
     def decode(self, genome: Genome) -> MergeRecipe:
         return recipe_of(genome)
@@ -187,62 +184,6 @@ def durable(folder: Path, num: int) -> float:
         return 1 / statistics.fmean(filler.cost_s(num, 1))
 
 
-def optuna_rate(storage: Any, num: int) -> float:
-    """Returns trials per second of one Optuna worker with 50 parameters."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=1))
-    started = time.perf_counter()
-    for _ in range(num):
-        ask_and_tell(study)
-    return num / (time.perf_counter() - started)
-
-
-def ask_and_tell(study: Any) -> None:
-    """One trial of 50 parameters with per-document results as a user attribute."""
-    trial = study.ask()
-    for index in range(GENES):
-        trial.suggest_float(f"weight {index}", -0.5, 1.5)
-    study.tell(trial, float(RNG.uniform()))
-
-
-def optuna_storages(folder: Path) -> dict[str, Callable[[], Any]]:
-    """Optuna's two durable storages, as its documentation opens them."""
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return {
-        "RDB": lambda: RDBStorage(f"sqlite:///{folder}/optuna.db"),
-        "journal": lambda: JournalStorage(JournalFileBackend(str(folder / "optuna.log"))),
-    }
-
-
-def optuna_crowd(folder: Path, workers: int, seconds: float) -> tuple[float, int]:
-    """Returns trials per second and errors of 64 threads on one Optuna RDB study."""
-    import optuna
-
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/crowd.db")
-    study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=1))
-    done, errors, end = [0] * workers, [0] * workers, time.monotonic() + seconds
-
-    def work(index: int) -> None:
-        while time.monotonic() < end:
-            try:
-                ask_and_tell(study)
-                done[index] += 1
-            except Exception:  # noqa: BLE001  (what kind is no matter: the trial is lost)
-                errors[index] += 1
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(workers)]
-    started = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done) / (time.monotonic() - started), sum(errors)
-
-
 # Many evaluators: the driver itself.
 
 
@@ -285,7 +226,7 @@ class Crowd:
         pass
 
 
-class Ended(Exception):
+class Ended(Exception):  # noqa: N818  (no error: enough was seen)
     """The measured stretch is over; stands for a crash."""
 
 
@@ -418,35 +359,21 @@ def main() -> None:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(folder: Path, total: int, *, optuna: bool) -> dict[str, Any]:
-    """Takes every measurement, in an order that keeps comparisons close in time."""
-    found: dict[str, Any] = {}
+Note = Callable[[str, float, str], None]
 
-    def note(key: str, value: Any, text: str) -> None:
+
+def measure(folder: Path, total: int, *, optuna: bool) -> dict[str, float]:
+    """Takes every measurement, in an order that keeps comparisons close in time."""
+    found: dict[str, float] = {}
+
+    def note(key: str, value: float, text: str) -> None:
         found[key] = value
         print(f"{text:<72} {value:,.4g}", flush=True)
 
-    before = durable(folder, 500)
-    if optuna:
-        for name, make in optuna_storages(folder).items():
-            rate = optuna_rate(make(), 100)
-            note(f"optuna_{name}", rate, f"Optuna {name} storage, 1 worker, trials/s")
-    (folder / "durable.db").unlink()
-    rate = (before + durable(folder, 500)) / 2
-    note("durable", rate, "1 evaluator, durable at each outcome, lifecycles/s")
-    if optuna:
-        note("durable_ratio", rate / found["optuna_RDB"], "  times Optuna's RDB storage")
-    rate, p99 = grouped(folder, 12_800)
-    note("grouped", rate, "turns of 64, the store alone, lifecycles/s")
-    note("grouped_p99", p99 * 1000, "  p99 of a turn, ms")
-    for label, mean_s in (("always ready", 0.0), ("mean 40 ms", 0.04)):
-        seen = crowd(folder, 20_000, mean_s)
-        for key, value in seen.items():
+    rates(folder, note, optuna=optuna)
+    for label, mean_s in (("always ready", 0.0), ("mean 25 ms", 0.025)):
+        for key, value in crowd(folder, 20_000, mean_s).items():
             note(f"crowd_{mean_s}_{key}", value, f"whole driver, 64 evaluators {label}: {key}")
-    if optuna:
-        rate, errors = optuna_crowd(folder, 64, 20.0)
-        note("optuna_crowd", rate, "Optuna RDB, 64 threads, trials/s")
-        note("optuna_crowd_errors", errors, "  trials lost to errors")
     for num in (10_000, 100_000):
         note(f"resume_{num}", resume_s(folder, num, snapshots=True), f"open and resume {num:,}, s")
     note("replay_10000", resume_s(folder, 10_000, snapshots=False), "  10,000 with no snapshot, s")
@@ -454,6 +381,29 @@ def measure(folder: Path, total: int, *, optuna: bool) -> dict[str, Any]:
         note(f"grow_{key}", value, f"{total:,} candidates: {key}")
     note("growth", found["grow_large_us"] / found["grow_small_us"], "  cost over that at 1,000")
     return found
+
+
+def rates(folder: Path, note: Note, *, optuna: bool) -> None:
+    """Measures lifecycles per second, ours before and after Optuna's."""
+    before, peers = durable(folder, 500), {}
+    if optuna:
+        import optuna_peer
+
+        peers = optuna_peer.rates(folder, GENES, 100)
+        for name, rate in peers.items():
+            note(f"optuna_{name}", rate, f"Optuna {name} storage, 1 worker, trials/s")
+    (folder / "durable.db").unlink()
+    rate = (before + durable(folder, 500)) / 2
+    note("durable", rate, "1 evaluator, durable at each outcome, lifecycles/s")
+    for name, peer in peers.items():
+        note(f"durable_over_{name}", rate / peer, f"  times Optuna's {name} storage")
+    rate, p99_s = grouped(folder, 12_800)
+    note("grouped", rate, "turns of 64, the store alone, lifecycles/s")
+    note("grouped_p99", p99_s * 1000, "  p99 of a turn, ms")
+    if optuna:
+        rate, errors = optuna_peer.crowd(folder, GENES, 64, 20.0)
+        note("optuna_crowd", rate, "Optuna RDB storage, 64 threads, trials/s")
+        note("optuna_crowd_errors", errors, "  trials lost to errors")
 
 
 if __name__ == "__main__":

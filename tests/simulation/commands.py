@@ -66,7 +66,7 @@ class Commands:
     on_pause: Callable[[Process], None] = lambda process: None
     #: Campaign -> its recorded outcomes, as they were seen last.
     lines: dict[str, list[Line]] = field(default_factory=dict)
-    #: Campaigns some run of which ended before its time.
+    #: Campaigns some run of which may have ended before its time.
     hurried: set[str] = field(default_factory=set)
     #: What the campaign was when the last process ended, if it was done.
     state: State | None = None
@@ -74,6 +74,8 @@ class Commands:
     def run(self, name: str, plan: Plan, machine: str, *, hours: float | None = None) -> str:
         """Runs a campaign in a new process; returns how that ended."""
         ear = Ear(self.world)
+        if hours is not None:
+            self.hurried.add(name)
         return self._live(name, plan, machine, lambda process: self._run(process, hours, ear), ear)
 
     def retry(self, name: str, plan: Plan, machine: str) -> str:
@@ -110,8 +112,6 @@ class Commands:
             process.exit()
         if process.hurt and ending == "done" and self.token(name) is not None:
             ending = "failing disk"  # the very last thing, giving the lease back, did not succeed
-        if ending == "out of time":
-            self.hurried.add(name)
         world.befell[f"ended: {ending}"] += 1
         world.note(f"p{process.number} ended: {ending}")
         self._look_after(process, ear.heard)
