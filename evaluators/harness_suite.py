@@ -60,7 +60,8 @@ def check(settings: LmHarness) -> EvaluatorFacts:
             digests[name] = _check_overlap(name, rows, docs, hashes)
             prompts[name] = _prompts(task)
         scored = {name: (digests[name], prompts[name]) for name in tasks}
-        identity[rows] = _hash([settings.conditions(rows), scored, lm_eval.__version__])
+        weighing = {name: _aggregation(group) for name, group in groups.items()}
+        identity[rows] = _hash([settings.conditions(rows), scored, weighing, lm_eval.__version__])
     return EvaluatorFacts(
         documents=documents,
         rows=digests,
@@ -78,7 +79,18 @@ def _hash(data: Any) -> str:
 def _prompts(task: Task) -> str:
     """Returns a hash of how a task asks and scores; its documents are hashed by themselves."""
     config = task.dump_config()
-    return _hash({key: value for key, value in config.items() if not key.startswith("dataset_")})
+    # Where its files lie is no part of what it asks.
+    asked = {key: value for key, value in config.items() if not key.startswith("dataset_")}
+    facts = dict(asked.get("metadata") or {})
+    facts.pop("config_source", None)
+    examples = list(task.fewshot_docs() or ()) if config.get("num_fewshot") else []
+    return _hash([{**asked, "metadata": facts}, examples])
+
+
+def _aggregation(group: Any) -> Any:
+    """Returns how a group makes one figure of several, its groups within it included."""
+    inner = {one.name: one.aggregate_metric_list for one in group.get_all_groups()}
+    return [group.aggregate_metric_list, inner]
 
 
 class HarnessSuite:

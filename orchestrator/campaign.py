@@ -199,7 +199,9 @@ def _go_on(campaign: Campaign, step: Step) -> Step:
     state = step.state
     algorithm = campaign.branch(state.proposed + 1).rules.algorithm
     if as_asynchronous(algorithm) is not None and state.generation > 0:
-        return _keep_busy(campaign, step)
+        before = campaign.branch(state.proposed).rules.algorithm
+        waits = as_asynchronous(before) is None and not _generation_ended(state)
+        return step if waits else _keep_busy(campaign, step)
     return _next_generation(campaign, step) if _generation_ended(state) else step
 
 
@@ -252,7 +254,8 @@ def _next_generation(campaign: Campaign, step: Step) -> Step:
 def _keep_busy(campaign: Campaign, step: Step) -> Step:
     """Keeps as many candidates open as the population has members: no one waits for anyone."""
     step = replace(step, state=_forget_ended(_tell(campaign, step.state)))
-    num_open = sum(1 for id_, _ in step.state.open if id_[0] == _LETTERS["search"])
+    ours = _LETTERS["search"]
+    num_open = sum(1 for id_, rows in step.state.open if id_[0] == ours and rows == "search")
     while True:
         state = step.state
         branch = campaign.branch(state.proposed + 1)

@@ -174,7 +174,14 @@ attempt = Table(
     CheckConstraint("fitness <= 1.7976931348623157e308", name="attempt_fitness_high"),
     CheckConstraint("(state = 'failed') = (cause IS NOT NULL)", name="attempt_failed"),
     CheckConstraint("cached = 0 OR (cached = 1 AND state = 'scored')", name="attempt_cached"),
-    CheckConstraint("retried = 0 OR (state = 'failed' AND final = 1)", name="attempt_retried"),
+    CheckConstraint(
+        "(state IN ('scored', 'failed')) = (final IS NOT NULL)", name="attempt_decided"
+    ),
+    CheckConstraint("final = 1 OR (final = 0 AND state = 'failed')", name="attempt_final"),
+    CheckConstraint("retryable IN (0, 1)", name="attempt_retryable"),
+    CheckConstraint(
+        "retried = 0 OR (retried = 1 AND state = 'failed' AND final = 1)", name="attempt_retried"
+    ),
     CheckConstraint(
         "(state IN ('scored', 'failed')) = (sequence IS NOT NULL)", name="attempt_recorded"
     ),
@@ -268,8 +275,11 @@ _RULES = (
      "an attempt that has ended cannot change its state"),
     ("attempt", "settled", "UPDATE",
      ("OLD.state <> 'open' AND (NEW.fitness <> OLD.fitness OR NEW.sequence <> OLD.sequence"
+      " OR NEW.final <> OLD.final OR NEW.number <> OLD.number OR NEW.cached <> OLD.cached"
       " OR NEW.retried < OLD.retried)"),
      "what was recorded of an attempt cannot change"),
+    ("attempt", "all", "DELETE", "OLD.state <> 'open'",
+     "an attempt that has ended is never deleted"),
     ("event", "kept", "UPDATE", "1 = 1", "events are never changed"),
     ("event", "all", "DELETE", "1 = 1", "events are never deleted"),
 )  # fmt: skip

@@ -140,14 +140,8 @@ class SqlStore:
             self._harness = new.versions.get("lm_eval", "")
             self._event("created", {"settings_hash": settings_hash(new.search_settings)})
 
-        try:
+        with self._told_if_there():
             self._transact(work)
-        except IntegrityError as error:
-            self._token = None
-            raise StoreError(
-                f"campaign {self._name!r} was started by another process just now; look at it "
-                f"with `shoal status {self._name}`"
-            ) from error
 
     def _new_values(self, new: NewCampaign, now: float) -> dict[str, Any]:
         return {
@@ -347,7 +341,8 @@ class SqlStore:
             fork.copy_history(self._connection, point, self._id)
             self._event("forked", {"from": ancestor.name, "generation": point.generation})
 
-        self._transact(work)
+        with self._told_if_there():
+            self._transact(work)
 
     def add_artifact(self, candidate_id: str | None, path: str, sha256: str, size: int) -> None:
         """Records a file that was written, so that it can be told from another."""
@@ -382,6 +377,18 @@ class SqlStore:
         """Runs work in a transaction; it is in the store, durably, or nothing of it is."""
         with self._faults(), self._connection.begin():
             return work()
+
+    @contextmanager
+    def _told_if_there(self) -> Iterator[None]:
+        """Two drivers may begin a campaign at once; one of them did."""
+        try:
+            yield
+        except IntegrityError as error:
+            self._token = None
+            raise StoreError(
+                f"campaign {self._name!r} was started by another process just now; look at it "
+                f"with `shoal status {self._name}`"
+            ) from error
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -260,8 +260,14 @@ BREAKING = {
     ],
     "attempt_retried": [
         attempt(retried=1), attempt(retried=1, **SCORED), attempt(retried=1, **LOST),
-        attempt(retried=1, **{**FAILED, "final": 0}),
+        attempt(retried=1, **{**FAILED, "final": 0}), attempt(retried=5, **FAILED),
     ],
+    "attempt_decided": [
+        attempt(final=1), attempt(final=0, **LOST),
+        attempt(**{**SCORED, "final": None}), attempt(**{**FAILED, "final": None}),
+    ],
+    "attempt_final": [attempt(**{**SCORED, "final": 0}), attempt(**{**FAILED, "final": 7})],
+    "attempt_retryable": [attempt(retryable=9, **FAILED)],
     "attempt_recorded": [
         attempt(sequence=90),
         attempt(sequence=90, **LOST),
@@ -295,7 +301,14 @@ BREAKING = {
         at("s1").values(fitness=1.5),
         at("s1").values(sequence=91),
         at("s2").values(sequence=91),
+        at("s2").values(final=0),
+        at("s1").values(number=2),
+        at("s1").values(cached=1),
         [at("s2").values(retried=1), at("s2").values(retried=0)],
+    ],
+    "attempt_all": [
+        delete(schema.attempt).where(of.candidate == "s1"),
+        delete(schema.attempt).where(of.state == "lost"),
     ],
     # Scores, snapshots, events and files.
     "score_pkey": [score(rows="search")],

@@ -22,10 +22,11 @@ from tests.simulation.world import Crash, Process, World
 T = TypeVar("T")
 
 #: What may befall a statement...
-AT_STATEMENT = ("crash before", "crash after", "I/O error", "disk full", "no page", "no space")
-#: ...and what may befall a commit beside: an error although all is in the store, a power cut.
-AT_COMMIT = ("unsure commit", "power cut")
-#: ...and the beginning of a transaction: the process stops there for long, unlike all it knows.
+AT_STATEMENT = ("crash before", "crash after", "I/O error", "disk full", "no page")
+#: ...and what may befall a commit beside: a file that cannot grow, an error although all is in the
+#: store, a power cut.
+AT_COMMIT = ("no space", "unsure commit", "power cut")
+#: ...and the beginning of a transaction: the process stops there for long without knowing it.
 AT_BEGIN = ("takeover",)
 _MESSAGES = {"I/O error": "disk I/O error", "disk full": "database or disk is full"}
 
@@ -53,7 +54,7 @@ class Connection(sqlite3.Connection):
             super().commit()
             return
         alone = self.world is not None and len(self.world.running) == 1
-        kinds = AT_COMMIT if alone else AT_COMMIT[:1]  # others would lose power, too
+        kinds = AT_COMMIT if alone else AT_COMMIT[:2]  # others would lose power, too
         kind = self.step("COMMIT", *AT_STATEMENT, *kinds)
         if kind == "unsure commit":
             super().commit()

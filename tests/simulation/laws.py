@@ -7,7 +7,7 @@
 - The state is the fold of the record.
 - No zombie: nothing is open at the end, no lease is left, no worker goes on.
 - The budget is met, and not exceeded.
-- Nothing is measured twice.
+- Nothing is measured twice, and a worker gets one job at a time.
 - First remember, then act: a worker gets only what the store has as an open attempt.
 - One driver at a time: a second one is refused, a dead one's campaign is taken over, and who has
   lost a campaign changes nothing in it.

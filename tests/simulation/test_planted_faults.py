@@ -5,7 +5,7 @@ Which law catches which fault:
 - a commit that is dropped, a disk that is not waited for: no recorded outcome is lost
 - a second outcome that is accepted, a score that is another's: one outcome counts
 - a job that is forgotten on resuming, a candidate that is tried for ever: the campaign ends
-- a lease that nobody heeds: one driver at a time
+- a lease that nobody heeds, who has lost a campaign and goes on: one driver at a time
 - a generator that is used again, outcomes that are replayed in another order: it is the same search
 - a job that is handed out before it is recorded: first remember, then act
 - a snapshot that is off by one: nothing is measured twice, or the state is not the fold

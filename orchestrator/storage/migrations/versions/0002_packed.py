@@ -171,7 +171,14 @@ attempt = Table(
     CheckConstraint("fitness <= 1.7976931348623157e308", name="attempt_fitness_high"),
     CheckConstraint("(state = 'failed') = (cause IS NOT NULL)", name="attempt_failed"),
     CheckConstraint("cached = 0 OR (cached = 1 AND state = 'scored')", name="attempt_cached"),
-    CheckConstraint("retried = 0 OR (state = 'failed' AND final = 1)", name="attempt_retried"),
+    CheckConstraint(
+        "(state IN ('scored', 'failed')) = (final IS NOT NULL)", name="attempt_decided"
+    ),
+    CheckConstraint("final = 1 OR (final = 0 AND state = 'failed')", name="attempt_final"),
+    CheckConstraint("retryable IN (0, 1)", name="attempt_retryable"),
+    CheckConstraint(
+        "retried = 0 OR (retried = 1 AND state = 'failed' AND final = 1)", name="attempt_retried"
+    ),
     CheckConstraint(
         "(state IN ('scored', 'failed')) = (sequence IS NOT NULL)", name="attempt_recorded"
     ),
@@ -266,8 +273,13 @@ BEGIN SELECT RAISE(ABORT, 'an attempt that has ended cannot change its state'); 
 
 CREATE TRIGGER attempt_settled BEFORE UPDATE ON attempt
 WHEN OLD.state <> 'open' AND (NEW.fitness <> OLD.fitness OR NEW.sequence <> OLD.sequence
+OR NEW.final <> OLD.final OR NEW.number <> OLD.number OR NEW.cached <> OLD.cached
 OR NEW.retried < OLD.retried)
 BEGIN SELECT RAISE(ABORT, 'what was recorded of an attempt cannot change'); END
+
+CREATE TRIGGER attempt_all BEFORE DELETE ON attempt
+WHEN OLD.state <> 'open'
+BEGIN SELECT RAISE(ABORT, 'an attempt that has ended is never deleted'); END
 
 CREATE TRIGGER event_kept BEFORE UPDATE ON event
 WHEN 1 = 1 BEGIN SELECT RAISE(ABORT, 'events are never changed'); END
@@ -286,12 +298,21 @@ FOR EACH ROW EXECUTE FUNCTION shoal_attempt_forwards()
 
 CREATE FUNCTION shoal_attempt_settled() RETURNS trigger AS $$ BEGIN
 IF OLD.state <> 'open' AND (NEW.fitness <> OLD.fitness OR NEW.sequence <> OLD.sequence
+OR NEW.final <> OLD.final OR NEW.number <> OLD.number OR NEW.cached <> OLD.cached
 OR NEW.retried < OLD.retried) THEN
 RAISE EXCEPTION 'what was recorded of an attempt cannot change'
 USING ERRCODE = 'check_violation'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql
 
 CREATE TRIGGER attempt_settled BEFORE UPDATE ON attempt
 FOR EACH ROW EXECUTE FUNCTION shoal_attempt_settled()
+
+CREATE FUNCTION shoal_attempt_all() RETURNS trigger AS $$ BEGIN
+IF OLD.state <> 'open' THEN
+RAISE EXCEPTION 'an attempt that has ended is never deleted'
+USING ERRCODE = 'check_violation'; END IF; RETURN OLD; END $$ LANGUAGE plpgsql
+
+CREATE TRIGGER attempt_all BEFORE DELETE ON attempt
+FOR EACH ROW EXECUTE FUNCTION shoal_attempt_all()
 
 CREATE FUNCTION shoal_event_kept() RETURNS trigger AS $$ BEGIN
 IF 1 = 1 THEN RAISE EXCEPTION 'events are never changed'
