@@ -83,7 +83,7 @@ def test_a_fork_of_a_fork_has_both_histories(shoal, old):
         *arguments(shoal, old, "seed=21"), "--fork", "child", "--from-generation", "1"
     )
     assert ended.code == 0, ended.stderr
-    again = arguments(shoal, old, "seed=22", "name=child")
+    again = arguments(shoal, old, "seed=22", "name=child", f"output={old}/grandchild")
     ended = shoal.call(*again, "--fork", "grandchild", "--from-generation", "2")
     assert ended.code == 0, ended.stderr
     child = shoal.search(old, "child", until=2, kinds="search")
