@@ -11,10 +11,12 @@ import functools
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,12 +55,28 @@ def connect(address: str) -> RayCluster:
             "num_cpus": local_cpus(),
         }
     try:
-        ray.init(address=address, **options)
+        with _own_handlers():
+            ray.init(address=address, **options)
     except Exception as error:
         raise ExecutorError(
             f"cannot use the Ray cluster {address!r}: {type(error).__name__}: {error}"
         ) from error
     return RayCluster()
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps Ray from taking SIGTERM: its handler ends the driver without a word."""
+    install = signal.signal
+
+    def install_others(signum: Any, handler: Any) -> Any:
+        return signal.getsignal(signum) if signum == signal.SIGTERM else install(signum, handler)
+
+    signal.signal = install_others  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = install
 
 
 def _check_reachable(address: str) -> None:

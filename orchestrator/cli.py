@@ -351,6 +351,10 @@ def _explain(error: Exception) -> int:
     if isinstance(error, (StoreFaultError, LeaseLostError)):
         _say(f"shoal: {error}")
         return exit_codes.OUR_FAULT
+    if type(error).__module__.startswith("sqlalchemy.exc"):
+        cause = getattr(error, "orig", error)
+        _say(f"shoal: the store cannot be read: {cause}; `shoal db check` says more")
+        return exit_codes.OUR_FAULT
     raise error
 
 

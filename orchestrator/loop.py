@@ -90,6 +90,7 @@ class Signals:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         del frame
+        signal.alarm(0)  # Ray's native handler arms one, to abort a driver that takes its time
         if self.received is not None:
             raise Interrupted(self.received)
         self.received = signum

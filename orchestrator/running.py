@@ -53,56 +53,84 @@ def run(
         settings = _named(settings, fork)
     elif from_generation is not None:
         raise CheckError("--from-generation says where a --fork begins; name the fork, too")
+    parts = assemble.assemble(settings)  # all that can be refused, before anything is made
+    assemble.estimate(parts)
+    assemble.check_resources(settings.cluster)
     with SqlStore(settings.store, settings.name) as store:
         known = store.load()
-        if known is None and fork is not None:
-            made = _fork(settings, store, ancestor, from_generation)
-            if isinstance(made, int):
-                return made
-            known = made
-        parts = assemble.assemble(settings, known.history if known else ())
-        assemble.estimate(parts)
-        assemble.check_resources(settings.cluster)
+        if fork is not None:
+            known = _forked(known, parts, store, ancestor, from_generation)
+            if known is None:
+                return exit_codes.CHANGED_SEARCH
         if known is None:
             store.create(_new(settings, parts))
-        else:
-            changed = assemble.changed_search(known.search_settings, parts.search_settings)
-            if changed:
-                return _refuse(settings, "with another search", changed)
-            known = store.reopen(config.as_dict(settings))
-        return _drive(parts, store, known.elapsed_s if known else 0.0, as_json)
+            return _drive(parts, store, 0.0, as_json)
+        if known.history:
+            parts = assemble.assemble(settings, known.history)
+        changed = assemble.changed_search(known.search_settings, parts.search_settings)
+        if changed:
+            measure = assemble.changed_measure(known.search_settings, parts.search_settings)
+            hint = "" if measure else ", or branch off with --fork NEW"
+            _refuse(settings, "with another search", changed, hint)
+            return exit_codes.CHANGED_SEARCH
+        known = store.reopen(config.as_dict(settings))
+        return _drive(parts, store, known.elapsed_s, as_json)
 
 
 def _named(settings: CampaignSettings, fork: str) -> CampaignSettings:
     """Returns the fork's settings: the ancestor's output stays the ancestor's."""
-    with SqlStore(settings.store, settings.name) as old:
-        found = old.load()
-    shared = found is not None and found.settings.get("output") == settings.output
+    try:
+        found = Reader(settings.store).settings(settings.name)
+    except StoreError as error:
+        raise StoreError(f"no campaign {settings.name!r} to fork from: {error}") from error
+    shared = found.get("output") == settings.output
     with assemble.about("name"):
         return replace(settings, name=fork, output=None if shared else settings.output)
 
 
+def _forked(
+    known: CampaignRecord | None,
+    parts: Parts,
+    store: SqlStore,
+    ancestor: str,
+    generation: int | None,
+) -> CampaignRecord | None:
+    """Returns the fork, made if it is not there; None if its ancestor means something else.
+
+    Raises:
+        StoreError: if the name is another campaign's, or a fork from another place.
+    """
+    if known is None:
+        return _fork(parts, store, ancestor, generation)
+    if known.forked_from is None or known.forked_from[0] != ancestor:
+        raise StoreError(
+            f"campaign {known.name!r} is there already and is no fork of {ancestor!r}; give the "
+            "fork another name"
+        )
+    if generation not in (None, known.forked_from[1]):
+        raise StoreError(
+            f"campaign {known.name!r} was forked after generation {known.forked_from[1]}; for "
+            f"generation {generation} give the fork another name"
+        )
+    return known
+
+
 def _fork(
-    settings: CampaignSettings, store: SqlStore, ancestor: str, generation: int | None
-) -> CampaignRecord | int:
-    """Records a fork; returns it, or the exit code if its ancestor means something else."""
-    parts = assemble.assemble(settings)
+    parts: Parts, store: SqlStore, ancestor: str, generation: int | None
+) -> CampaignRecord | None:
+    settings = parts.settings
     with SqlStore(settings.store, ancestor) as old:
         found = old.load()
-    if found is None:
-        raise StoreError(
-            f"no campaign {ancestor!r} in {settings.store} to fork from: the file's name is the "
-            "ancestor's, --fork names the new one"
-        )
+    assert found is not None, "the ancestor's settings were read before"
     changed = assemble.changed_measure(found.search_settings, parts.search_settings)
     if changed:
-        return _refuse(
-            replace(settings, name=ancestor), "and cannot share its history with this", changed
-        )
+        named = replace(settings, name=ancestor)
+        _refuse(named, "and cannot share its history with this", changed)
+        return None
     point = store.fork_point(ancestor, generation)
     branch = assemble.branch_of(found.search_settings, point.until)
     store.fork(_new(settings, parts), found, point, [*_before(found.history, point.until), branch])
-    return store.load() or 0
+    return store.load()
 
 
 def _before(history: Sequence[Mapping[str, Any]], until: int) -> list[Mapping[str, Any]]:
@@ -118,12 +146,11 @@ def _new(settings: CampaignSettings, parts: Parts) -> NewCampaign:
     )
 
 
-def _refuse(settings: CampaignSettings, how: str, changed: Sequence[str]) -> int:
+def _refuse(settings: CampaignSettings, how: str, changed: Sequence[str], hint: str = "") -> None:
     _say(
         f"shoal: campaign {settings.name!r} is in {settings.store} {how}; give this one another "
-        "name, or undo:\n  " + "\n  ".join(changed)
+        f"name{hint}, or undo:\n  " + "\n  ".join(changed)
     )
-    return exit_codes.CHANGED_SEARCH
 
 
 def _drive(parts: Parts, store: SqlStore, elapsed_s: float, as_json: bool) -> int:

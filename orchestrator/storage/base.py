@@ -57,6 +57,8 @@ class CampaignRecord:
     elapsed_s: float
     #: Rules of what it was forked from, as plain data.
     history: Sequence[Mapping[str, Any]] = ()
+    #: The campaign it was forked from, and after which generation.
+    forked_from: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

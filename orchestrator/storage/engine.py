@@ -136,8 +136,8 @@ def _look(engine: Engine, url: str) -> int | None:
     try:
         with engine.connect() as connection:
             return found_version(connection, url)
-    except DatabaseError as error:
-        cause = str(error.orig)
+    except (DatabaseError, UnicodeError) as error:
+        cause = str(error.orig) if isinstance(error, DatabaseError) else f"malformed: {error}"
         raise StoreError(f"{without_password(url)!r} is not a shoal store: {cause}") from error
 
 

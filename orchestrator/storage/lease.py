@@ -88,12 +88,12 @@ def describe(row: Any) -> str:
     return f"{holder.label} since {since}"
 
 
-def refusal(row: Any, now: float) -> str:
+def refusal(row: Any, now: float, store: str) -> str:
     """Returns why a second driver cannot have the campaign, and what to do."""
     return (
         f"campaign {row.name!r} is being run by {describe(row)} (last sign of life "
         f"{max(0.0, now - row.heartbeat_at):.0f} s ago); wait for it, or end it with "
-        f"`shoal stop {row.name}`"
+        f"`shoal stop {row.name} --store {store}`"
     )
 
 

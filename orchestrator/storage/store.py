@@ -90,6 +90,7 @@ class SqlStore:
         with self._faults():
             self._connection: Connection = self._engine.connect()
         self._name = name
+        self._url = engines.without_password(url)
         self._clock = clock
         self._id = 0
         self._token: str | None = None
@@ -122,7 +123,7 @@ class SqlStore:
         """Returns the campaign, or None if there is none of this name."""
         with self._reading():
             row = self._row()
-        return None if row is None else self._record(row)
+            return None if row is None else self._record(row)
 
     def create(self, new: NewCampaign) -> None:
         """Records a new campaign and takes it."""
@@ -162,7 +163,7 @@ class SqlStore:
             assert row is not None, "reopen comes after load"
             now = self._clock()
             if lease.is_alive(row, now):
-                raise StoreHeldError(lease.refusal(row, now))
+                raise StoreHeldError(lease.refusal(row, now, self._url))
             self._take(row, now)
             changed = json.loads(row.settings) != json.loads(json.dumps(settings))
             self._lose_open(now)
@@ -512,7 +513,13 @@ class SqlStore:
             state=row.state,
             elapsed_s=row.elapsed_s,
             history=json.loads(row.history),
+            forked_from=self._origin() if row.parent is not None else None,
         )
+
+    def _origin(self) -> tuple[str, int]:
+        query = select(log.c.data).where(log.c.campaign == self._id, log.c.kind == "forked")
+        data = json.loads(self._connection.execute(query).scalar_one())
+        return data["from"], data["generation"]
 
     # The lease.
 

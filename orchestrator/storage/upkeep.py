@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease
@@ -41,7 +42,9 @@ def stop(url: str, name: str, wait_s: float) -> str:
             with engine.connect() as connection:
                 now = _campaign(connection, name)
             if now.lease_token != row.lease_token or not lease.is_alive(now, time.time()):
-                return f"campaign {name!r} has stopped; `shoal resume {name}` goes on"
+                if now.state in ("finished", "stopped"):
+                    return f"campaign {name!r} has come to its end meanwhile"
+                return f"campaign {name!r} has stopped; `shoal resume {name} --store {url}` goes on"
             time.sleep(_POLL_S)
     finally:
         engine.dispose()
@@ -98,7 +101,12 @@ def upgrade(url: str) -> str:
 
     if not engines.is_server(url) and not engines.store_file(url).is_file():
         raise StoreError(f"there is no store {url!r}")
+    if not engines.is_server(url) and engines.store_file(url).stat().st_size == 0:
+        raise StoreError(f"{url!r} is not a shoal store: it is empty")
     engine = engines.writing_engine(url)
+    with engine.connect() as connection:
+        if engines.found_version(connection, url) is None:
+            raise StoreError(f"{engines.without_password(url)!r} is not a shoal store: it is empty")
     copy = migrate(engine, url)
     engine.dispose()
     shown = engines.without_password(url)
@@ -140,20 +148,37 @@ def check(url: str) -> dict[str, Any]:
     Raises:
         StoreError: if there is no such store.
     """
-    engine = engines.open_for_reading(url)
-    problems: list[str] = []
-    with engine.connect() as connection:
-        if not engines.is_server(url):
-            problems += _file_problems(connection)
-        rows = connection.execute(select(campaign).order_by(campaign.c.id)).all()
-        for row in rows:
-            for look in _LOOKS:
-                problems += [f"campaign {row.name!r}: {one}" for one in look(connection, row)]
-        count = connection.execute(select(func.count()).select_from(candidate)).scalar_one()
-    engine.dispose()
-    held = f"{len(rows)} campaigns, {count} candidates"
-    verdict = f"{held}: {len(problems) or 'no'} problems"
-    return {"campaigns": len(rows), "candidates": count, "problems": problems, "verdict": verdict}
+    found: dict[str, Any] = {"campaigns": 0, "candidates": 0, "problems": []}
+    try:
+        engine = engines.open_for_reading(url)
+    except StoreError as error:
+        if "malformed" not in str(error):
+            raise
+        found["problems"].append(str(error))
+    else:
+        with engine.connect() as connection:
+            try:
+                _look_at_all(connection, found, is_file=not engines.is_server(url))
+            except (DBAPIError, ValueError, TypeError) as error:
+                cause = error.orig if isinstance(error, DBAPIError) else error
+                found["problems"].append(f"file: cannot be read to its end: {cause}")
+        engine.dispose()
+    held = f"{found['campaigns']} campaigns, {found['candidates']} candidates"
+    return {**found, "verdict": f"{held}: {len(found['problems']) or 'no'} problems"}
+
+
+def _look_at_all(connection: Connection, found: dict[str, Any], *, is_file: bool) -> None:
+    """Adds what is there and what is wrong with it, as far as it can be read."""
+    if is_file:
+        found["problems"] += _file_problems(connection)
+    rows = connection.execute(select(campaign).order_by(campaign.c.id)).all()
+    found["campaigns"] = len(rows)
+    count = select(func.count()).select_from(candidate)
+    found["candidates"] = connection.execute(count).scalar_one()
+    for row in rows:
+        for look in _LOOKS:
+            for one in look(connection, row):
+                found["problems"].append(f"campaign {row.name!r}: {one}")
 
 
 def _campaign(connection: Connection, name: str) -> Any:
