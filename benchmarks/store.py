@@ -113,11 +113,15 @@ def scored(job: Job) -> Scored:
 
 
 class Filler:
-    """Writes lifecycles straight into a store, turn by turn."""
+    """Writes lifecycles straight into a store, turn by turn.
 
-    def __init__(self, store: SqlStore) -> None:
+    With `fresh` every recipe is a new one, whose JSON must be made; else they come from a pool.
+    """
+
+    def __init__(self, store: SqlStore, *, fresh: bool = True) -> None:
         self.store = store
         self.number = 0
+        self._fresh = fresh
         self._running: list[Job] = []
         genomes = RNG.uniform(-0.5, 1.5, (2000, GENES)).tolist()
         self._pool = [(tuple(genome), recipe_of(genome)) for genome in genomes]
@@ -125,7 +129,7 @@ class Filler:
     def turns(self, num: int, size: int) -> Iterator[Turn]:
         """Yields turns that end the jobs of the last one and begin `size` new ones."""
         for _ in range(num):
-            born = [self._candidate() for _ in range(size)]
+            born = [self.candidate() for _ in range(size)]
             jobs = [
                 Job(candidate=one.id, attempt=1, rows="search", recipe=one.recipe) for one in born
             ]
@@ -152,8 +156,10 @@ class Filler:
             costs.append((time.perf_counter() - started) / size)
         return costs
 
-    def _candidate(self) -> Candidate:
+    def candidate(self) -> Candidate:
+        """Draws the next candidate."""
         genome, recipe = self._pool[int(RNG.integers(len(self._pool)))]
+        recipe = recipe_of(genome) if self._fresh else recipe
         self.number += 1
         number = self.number
         parents = (f"s{number - 64}", f"s{number - 100}") if number > 100 else ()
@@ -194,6 +200,8 @@ class Crowd:
     slots: int
     mean_s: float
     end_after: int
+    #: Whether the end is an exception, which stands for a crash.
+    raises: bool = True
     #: Seconds from the moment an evaluator was free to its next job, one a claim.
     claims_s: list[float] = field(default_factory=list)
     _ready: list[tuple[float, str, Job]] = field(default_factory=list)
@@ -208,7 +216,7 @@ class Crowd:
         heapq.heappush(self._ready, (due, job.candidate, job))
 
     def outcomes(self, timeout_s: float) -> list[Outcome]:
-        if self.ended >= self.end_after:
+        if self.raises and self.ended >= self.end_after:
             raise Ended
         wait = self._ready[0][0] - time.perf_counter() if self._ready else timeout_s
         if wait > 0:
@@ -261,6 +269,42 @@ def drive(store: SqlStore, executor: Any, *, snapshots: bool = True) -> None:
         return
 
 
+def served(folder: Path, num: int, mean_s: float) -> dict[str, float]:
+    """Returns rate and claim times of the store alone under 64 evaluators, without a search.
+
+    What it records was drawn before: proposals, claims and outcomes are what it is given.
+    """
+    with closing(open_store(folder / f"served-{mean_s}.db")) as store:
+        filler = Filler(store)
+        waiting = [filler.candidate() for _ in range(num + 256)][::-1]  # the first comes first
+        executor = Crowd(64, mean_s, num, raises=False)
+        outcomes: list[Outcome] = []
+        started = time.perf_counter()
+        while executor.ended < num:
+            born = [waiting.pop() for _ in range(len(outcomes) or 64)]
+            jobs = [
+                Job(candidate=one.id, attempt=1, rows="search", recipe=one.recipe) for one in born
+            ]
+            taken = [Taken(outcome=one, final=True) for one in outcomes]
+            begun = [Begun(job=job, lease_until=0.0, evaluation=os.urandom(16)) for job in jobs]
+            store.write(Turn(generation=1, candidates=born, taken=taken, begun=begun))
+            for job in jobs:
+                executor.submit(job)
+            outcomes = executor.outcomes(1.0)
+        rate = executor.ended / (time.perf_counter() - started)
+    return {"rate": rate, **percentiles(executor)}
+
+
+def percentiles(executor: Crowd) -> dict[str, float]:
+    """Returns how long evaluators waited for their next job."""
+    claims = np.array(executor.claims_s[64:]) * 1000
+    return {
+        "p50_ms": float(np.percentile(claims, 50)),
+        "p99_ms": float(np.percentile(claims, 99)),
+        "max_ms": float(claims.max()),
+    }
+
+
 def crowd(folder: Path, num: int, mean_s: float) -> dict[str, float]:
     """Returns rate and claim times of a driver with 64 evaluators, its own search included."""
     with closing(open_store(folder / f"crowd-{mean_s}.db")) as store:
@@ -268,13 +312,7 @@ def crowd(folder: Path, num: int, mean_s: float) -> dict[str, float]:
         started = time.perf_counter()
         drive(store, executor)
         rate = executor.ended / (time.perf_counter() - started)
-    claims = np.array(executor.claims_s[64:]) * 1000
-    return {
-        "rate": rate,
-        "p50_ms": float(np.percentile(claims, 50)),
-        "p99_ms": float(np.percentile(claims, 99)),
-        "max_ms": float(claims.max()),
-    }
+    return {"rate": rate, **percentiles(executor)}
 
 
 def grouped(folder: Path, num: int) -> tuple[float, float]:
@@ -319,7 +357,7 @@ def grow(folder: Path, total: int) -> dict[str, float]:
     """
     path = folder / "grow.db"
     with closing(open_store(path)) as large, closing(open_store(folder / "small.db")) as small:
-        fillers = {"large": Filler(large), "small": Filler(small)}
+        fillers = {"large": Filler(large, fresh=False), "small": Filler(small, fresh=False)}
         started = time.perf_counter()
         fillers["large"].fill(total)
         found = {"filled_s": time.perf_counter() - started}
@@ -371,6 +409,9 @@ def measure(folder: Path, total: int, *, optuna: bool) -> dict[str, float]:
         print(f"{text:<72} {value:,.4g}", flush=True)
 
     rates(folder, note, optuna=optuna)
+    for label, mean_s in (("always ready", 0.0), ("mean 10 ms", 0.01)):
+        for key, value in served(folder, 20_000, mean_s).items():
+            note(f"served_{mean_s}_{key}", value, f"store alone, 64 evaluators {label}: {key}")
     for label, mean_s in (("always ready", 0.0), ("mean 25 ms", 0.025)):
         for key, value in crowd(folder, 20_000, mean_s).items():
             note(f"crowd_{mean_s}_{key}", value, f"whole driver, 64 evaluators {label}: {key}")
