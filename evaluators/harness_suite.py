@@ -26,6 +26,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from evaluators.base import EvaluatorFacts, Language, Rows, Score, TaskScore
+from evaluators.digest import hash_json, hash_text
 from evaluators.harness_lm import ResidentLM, ScoringPlan
 from evaluators.lm_harness import LmHarness, Objective
 from evaluators.registry import nearest
@@ -73,7 +74,7 @@ def check(settings: LmHarness) -> EvaluatorFacts:
 
 def _hash(data: Any) -> str:
     text = json.dumps(data, sort_keys=True, default=str)
-    return hashlib.blake2b(_ADDRESS.sub("", text).encode(), digest_size=16).hexdigest()
+    return hash_text(_ADDRESS.sub("", text))
 
 
 def _prompts(task: Task) -> str:
@@ -249,8 +250,7 @@ def _check_overlap(name: str, rows: Rows, docs: Iterable[Any], hashes: dict[str,
     """Refuses a document that the search selects on and the report tests on; hashes them all."""
     whole = hashlib.blake2b(digest_size=16)
     for index, document in enumerate(docs):
-        text = json.dumps(document, sort_keys=True, default=str)
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        digest = hash_json(document)
         if rows == "search":
             hashes[digest] = name
         elif digest in hashes:

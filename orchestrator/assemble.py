@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from cluster.executor import Executor, ExecutorError
 from cluster.provenance import check_packages
 from cluster.resources import Cluster, share
 from evaluators.base import EvaluatorFacts
+from evaluators.digest import hash_json
 from orchestrator import config
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.base import Space
@@ -60,7 +60,7 @@ class Parts:
         """Returns a hash of all that a job's score depends on: equal ones need not be measured."""
         revisions = {model: self.space.revisions.get(model) for model in job.recipe.models}
         parts = [job.recipe.digest(), revisions, self.facts.identity[job.rows]]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+        return bytes.fromhex(hash_json(parts))
 
     def worker_settings(self) -> WorkerSettings:
         """Returns what workers are opened from."""

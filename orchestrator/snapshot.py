@@ -5,12 +5,11 @@ Candidates are named, not copied: the store has them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from evaluators.digest import hash_json
 from orchestrator.algorithms.base import Evaluated
 from orchestrator.campaign import allowance
 from orchestrator.state import Best, Campaign, Candidate, State
@@ -37,8 +36,7 @@ def fingerprint(campaign: Campaign, search_settings: Mapping[str, Any]) -> str:
         "failures": [campaign.limits.max_failure_fraction, campaign.limits.min_ended],
         "code": {name: version(name) for name in ("shoal", "numpy")},
     }
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hash_json(facts)
 
 
 def dump(state: State) -> dict[str, Any]:

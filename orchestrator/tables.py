@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.export import ExportError
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.table import Kind, Table, open_table
+from orchestrator.whole_file import whole_file
 
 
 def write(reader: Reader, name: str, output: Path, kind: str, *, force: bool) -> int:
@@ -38,21 +37,10 @@ def write(reader: Reader, name: str, output: Path, kind: str, *, force: bool) ->
     with open_table(reader, name) as table:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            with _whole(output) as part:
+            with whole_file(output) as part:
                 return _WRITERS[kind](table, part)
         except OSError as error:
             raise ExportError(f"cannot write {str(output)!r}: {error.strerror}") from error
-
-
-@contextmanager
-def _whole(output: Path) -> Iterator[Path]:
-    """Gives a file to write that gets its name only once it is whole."""
-    part = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield part
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_csv(table: Table, part: Path) -> int:

@@ -9,7 +9,7 @@ from evaluators.base import Rows, Score
 from workers.recipe import MergeRecipe
 
 #: Where an attempt failed. `worker` means that the process or its node was lost.
-Stage = Literal["start", "build", "evaluate", "worker"]
+Stage = Literal["build", "evaluate", "worker"]
 #: What kind of failure it was: `lost` is a dead worker or node, `memory` an out-of-memory error.
 Kind = Literal["error", "lost", "timeout", "memory"]
 

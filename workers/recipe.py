@@ -8,12 +8,13 @@ the same model in mergekit's own format (see `workers.mergekit`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from evaluators.digest import hash_text
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 _BEFORE_LAYERS = re.compile(r"embed|wte|wpe|word_embeddings")
@@ -95,7 +96,7 @@ class MergeRecipe:
 
     def digest(self) -> str:
         """Returns a hash of all that the recipe says; equal recipes build equal models."""
-        return hashlib.blake2b(self.text().encode(), digest_size=16).hexdigest()
+        return hash_text(self.text())
 
     def text(self) -> str:
         """Returns the recipe as JSON, always in the same order."""

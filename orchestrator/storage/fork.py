@@ -10,7 +10,16 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, literal, select, update
 
 from orchestrator.storage.base import StoreError
-from orchestrator.storage.schema import attempt, campaign, candidate, log, parentage, score
+from orchestrator.storage.schema import (
+    ACCEPTED,
+    GIVEN_UP,
+    attempt,
+    campaign,
+    candidate,
+    log,
+    parentage,
+    score,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +126,7 @@ def _count(connection: Connection, new: int, sequence: int, generation: int) -> 
         return int(connection.execute(query.where(*conditions)).scalar_one())
 
     scored = num(attempt.c.state == "scored")
-    failed = num(attempt.c.state == "failed", attempt.c.final == 1, attempt.c.retried == 0)
+    failed = num(GIVEN_UP)
     connection.execute(
         update(campaign)
         .where(campaign.c.id == new)
@@ -144,7 +153,7 @@ def _num_waiting(connection: Connection, campaign_id: int, generation: int) -> i
                 attempt.c.campaign == campaign_id,
                 attempt.c.rows == "search",
                 attempt.c.candidate.in_(select(candidate.c.id).where(searched)),
-                (attempt.c.state == "scored") | ((attempt.c.final == 1) & (attempt.c.retried == 0)),
+                ACCEPTED,
             )
         )
         .scalars()

@@ -6,13 +6,11 @@ import fcntl
 import hashlib
 import io
 import logging
-import os
-import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Collection
+from contextlib import ExitStack, closing, suppress
 from itertools import chain, count
 from pathlib import Path
 from urllib.parse import quote
@@ -31,6 +29,7 @@ from orchestrator.storage.engine import (
     store_file,
     without_password,
 )
+from orchestrator.whole_file import whole_file
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Rows that are held in memory at a time.
@@ -88,7 +87,7 @@ def backup(url: str, to: Path) -> Path:
         raise StoreError(f"there is no folder {str(to.parent)!r} for the backup")
     source = open_for_reading(url)
     try:
-        with _whole(to) as part:
+        with whole_file(to) as part:
             if is_server(url):
                 _copy_tables(source, part)
             else:
@@ -114,7 +113,7 @@ def _upgrade_file(connection: Connection, url: str, held: ExitStack) -> str | No
         path = store_file(url)
         taken = {one.name for one in path.parent.iterdir()}
         copy = path.with_name(_free_name(f"{path.name}.v{version}.bak", "-", taken))
-        with _whole(copy) as part:
+        with whole_file(copy) as part:
             _copy_pages(path, part)
         _migrate(connection, version)
     return str(copy)
@@ -214,25 +213,6 @@ def _copy_to_schema(connection: Connection, version: int) -> str:
     for table in map(quoted, inspector.get_table_names()):
         connection.execute(text(f"CREATE TABLE {copy}.{table} AS TABLE {table}"))
     return copy
-
-
-@contextmanager
-def _whole(to: Path) -> Iterator[Path]:
-    """Gives a file to write that gets its name only once it is whole and on the disk."""
-    part = to.with_name(f"{to.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.rename(to)
-        folder = os.open(to.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        for ending in ("", "-wal", "-shm", "-journal"):
-            part.with_name(part.name + ending).unlink(missing_ok=True)
 
 
 def _copy_pages(path: Path, part: Path) -> None:

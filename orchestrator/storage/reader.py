@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select
+from sqlalchemy import Connection, Select, and_, case, func, select
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.storage import engine as engines
-from orchestrator.storage import lease
+from orchestrator.storage import lease, schema
 from orchestrator.storage.base import StoreError
 from orchestrator.storage.packing import unpack_genome, unpack_json
 from orchestrator.storage.rows import task_scores
@@ -49,6 +49,22 @@ class CandidateRecord:
     def label(self) -> str:
         """What people call it: a reference's name, else its id."""
         return self.name or self.id
+
+
+def find_campaign(connection: Connection, name: str, url: str) -> Any:
+    """Returns a campaign's row.
+
+    Raises:
+        StoreError: if there is none, naming the nearest.
+    """
+    row = connection.execute(select(campaign).where(campaign.c.name == name)).first()
+    if row is None:
+        from evaluators.registry import nearest
+
+        names = list(connection.execute(select(campaign.c.name)).scalars())
+        shown = engines.without_password(url)
+        raise StoreError(f"no campaign {name!r} in store {shown!r}; {nearest(name, names)}")
+    return row
 
 
 class Reader:
@@ -209,13 +225,7 @@ class Reader:
             yield connection, self._campaign(connection, name)
 
     def _campaign(self, connection: Connection, name: str) -> Any:
-        row = connection.execute(select(campaign).where(campaign.c.name == name)).first()
-        if row is None:
-            from evaluators.registry import nearest
-
-            names = list(connection.execute(select(campaign.c.name)).scalars())
-            raise StoreError(f"no campaign {name!r} in store {self._url!r}; {nearest(name, names)}")
-        return row
+        return find_campaign(connection, name, self._url)
 
     def _ranked(self, connection: Connection, campaign_id: int, num: int) -> list[CandidateRecord]:
         rows = connection.execute(_by_rank(campaign_id).limit(num)).all()
@@ -269,7 +279,7 @@ ACCEPTED = and_(
     attempt.c.campaign == candidate.c.campaign,
     attempt.c.candidate == candidate.c.id,
     attempt.c.rows == "search",
-    or_(attempt.c.state == "scored", and_(attempt.c.final == 1, attempt.c.retried == 0)),
+    schema.ACCEPTED,
 )
 
 

@@ -25,7 +25,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     event,
+    or_,
     text,
 )
 
@@ -192,6 +194,11 @@ attempt = Table(
 def _only(condition: str) -> dict[str, Any]:
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
+
+#: The failure that ended a candidate, unless it was to be retried.
+GIVEN_UP = and_(attempt.c.state == "failed", attempt.c.final == 1, attempt.c.retried == 0)
+#: The attempt that decided about a candidate; as `attempt_one_accepted` has it.
+ACCEPTED = or_(attempt.c.state == "scored", GIVEN_UP)
 
 _CANDIDATE_ROWS = (attempt.c.campaign, attempt.c.candidate, attempt.c.rows)
 Index("attempt_one_open", *_CANDIDATE_ROWS, unique=True, **_only("state = 'open'"))

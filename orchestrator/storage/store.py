@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, up
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evaluators.base import Score
+from evaluators.digest import hash_json
 from orchestrator.state import Candidate, Entry
 from orchestrator.storage import engine as engines
 from orchestrator.storage import fork, lease, records
@@ -39,6 +39,7 @@ from orchestrator.storage.rows import (
     score_rows,
 )
 from orchestrator.storage.schema import (
+    GIVEN_UP,
     artifact,
     attempt,
     campaign,
@@ -295,9 +296,7 @@ class SqlStore:
                         attempt.c.campaign == self._id,
                         attempt.c.candidate == id_,
                         attempt.c.rows == rows,
-                        attempt.c.final == 1,
-                        attempt.c.retried == 0,
-                        attempt.c.state == "failed",
+                        GIVEN_UP,
                     )
                     .values(retried=1)
                 )
@@ -542,8 +541,7 @@ class SqlStore:
 
 def settings_hash(search_settings: Mapping[str, Any]) -> str:
     """Returns a hash of what decides which candidates come."""
-    text = json.dumps(search_settings, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hash_json(search_settings)
 
 
 def _lease_values(token: str, now: float) -> dict[str, Any]:

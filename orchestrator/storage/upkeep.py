@@ -13,7 +13,8 @@ from orchestrator.storage import engine as engines
 from orchestrator.storage import lease
 from orchestrator.storage.base import StoreError
 from orchestrator.storage.packing import unpack, unpack_genome, unpack_json
-from orchestrator.storage.schema import attempt, campaign, candidate, score, snapshot
+from orchestrator.storage.reader import find_campaign
+from orchestrator.storage.schema import GIVEN_UP, attempt, campaign, candidate, score, snapshot
 from orchestrator.storage.store import SqlStore
 from workers.recipe import MergeRecipe
 
@@ -31,7 +32,7 @@ def stop(url: str, name: str, wait_s: float) -> str:
     engine = engines.open_for_writing(url)
     try:
         with engine.begin() as connection:
-            row = _campaign(connection, name)
+            row = find_campaign(connection, name, url)
             if not lease.is_alive(row, time.time()):
                 return f"campaign {name!r} is not running"
             connection.execute(
@@ -40,7 +41,7 @@ def stop(url: str, name: str, wait_s: float) -> str:
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
             with engine.connect() as connection:
-                now = _campaign(connection, name)
+                now = find_campaign(connection, name, url)
             if now.lease_token != row.lease_token or not lease.is_alive(now, time.time()):
                 if now.state in ("finished", "stopped"):
                     return f"campaign {name!r} has come to its end meanwhile"
@@ -64,7 +65,7 @@ def retry(url: str, name: str, wanted: Sequence[str], *, for_good: bool) -> str:
     """
     engine = engines.open_for_reading(url)
     with engine.connect() as connection:
-        row = _campaign(connection, name)
+        row = find_campaign(connection, name, url)
         failed = _failed(connection, row.id)
     engine.dispose()
     unknown = [one for one in wanted if one not in {id_ for id_, *_ in failed}]
@@ -181,23 +182,11 @@ def _look_at_all(connection: Connection, found: dict[str, Any], *, is_file: bool
                 found["problems"].append(f"campaign {row.name!r}: {one}")
 
 
-def _campaign(connection: Connection, name: str) -> Any:
-    row = connection.execute(select(campaign).where(campaign.c.name == name)).first()
-    if row is None:
-        from evaluators.registry import nearest
-
-        names = list(connection.execute(select(campaign.c.name)).scalars())
-        raise StoreError(f"no campaign {name!r}; {nearest(name, names)}")
-    return row
-
-
 def _failed(connection: Connection, campaign_id: int) -> list[tuple[str, str, int, bool]]:
     """Returns (candidate, rows, last attempt, may another fare better) of all that failed."""
     query = select(attempt).where(
         attempt.c.campaign == campaign_id,
-        attempt.c.state == "failed",
-        attempt.c.final == 1,
-        attempt.c.retried == 0,
+        GIVEN_UP,
     )
     rows = connection.execute(query.order_by(attempt.c.sequence))
     return [(row.candidate, row.rows, row.number, bool(row.retryable)) for row in rows]
@@ -213,16 +202,15 @@ def _file_problems(connection: Connection) -> Iterator[str]:
 
 def _counters(connection: Connection, row: Any) -> Iterator[str]:
     """The counters of a campaign are what its attempts add up to."""
-    accepted = and_(attempt.c.rows == "search", attempt.c.retried == 0)
-    failed = and_(accepted, attempt.c.state == "failed", attempt.c.final == 1)
+    searched = attempt.c.rows == "search"
 
     def num(condition: Any) -> Any:
         return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
     query = select(
-        num(and_(accepted, attempt.c.state == "scored")),
-        num(failed),
-        num(and_(accepted, attempt.c.cached == 1)),
+        num(and_(searched, attempt.c.state == "scored")),
+        num(and_(searched, GIVEN_UP)),
+        num(and_(searched, attempt.c.cached == 1)),
         num(attempt.c.sequence.is_not(None)),
         func.coalesce(func.max(attempt.c.sequence), 0),
     ).where(attempt.c.campaign == row.id)
