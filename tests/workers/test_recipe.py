@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.recipe import MergeRecipe, Setting, Slice, average, layer_of, plain_copy
+from workers.layers import layer_of
+from workers.recipe import MergeRecipe, Setting, Slice, average, plain_copy
 
 
 def setting(weight, part=None):

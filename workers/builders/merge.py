@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, cast
+from collections.abc import Hashable, Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 from transformers.utils import logging as transformers_logging
 
 from evaluators.base import Language
 from workers.builders.settings import MergeSettings
-from workers.library import ModelError, Weights, locate
-from workers.methods.base import Inputs, Method, TaskVector
-from workers.methods.registry import METHODS, MethodFacts
+from workers.layers import in_layer
+from workers.layouts import layer_changes
+from workers.library import ModelError, locate
+from workers.merging.residence import Residence
+from workers.merging.tensors import TensorMerge
+from workers.merging.workshop import NonFiniteWeightsError, Workshop
 from workers.recipe import MergeRecipe
+from workers.tokenizer_files import write_tokenizer
+from workers.vocabulary import Alignment
 
-
-class NonFiniteWeightsError(ValueError):
-    """A merge gave NaN or infinity; the message names the tensor."""
+__all__ = ["MergeBuilder", "NonFiniteWeightsError"]
 
 
 class MergeBuilder:
-    """Writes merged weights into one resident model, again and again."""
+    """Turns one resident model into one recipe's model after another.
+
+    Merges with the base's layers are written over the resident weights, and only where the recipe
+    differs from the one before. For models of other layers (data-flow space) the resident model's
+    modules are replaced; a layer that is taken as it is shares its source's memory.
+    """
 
     def __init__(self, settings: MergeSettings, device: str) -> None:
         transformers_logging.disable_progress_bar()
@@ -33,20 +43,23 @@ class MergeBuilder:
         trust = settings.policy.trust_remote_code
         self._settings = settings
         self._device = device
-        dtype = getattr(torch, settings.dtype)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=getattr(torch, settings.dtype),
             trust_remote_code=trust,
             use_safetensors=_safetensors_or_any(settings),
         )
-        self.language = Language(
-            model=model.to(device).eval(),
-            tokenizer=AutoTokenizer.from_pretrained(folder, trust_remote_code=trust),
-        )
-        self._sources: dict[str, Weights] = {}
-        self._vectors = VectorCache()
-        self._targets = self._find_targets()
+        model = model.to(device).eval()  # first of all: sources get of what memory is left
+        self._workshop = Workshop(settings.policy, Residence(device, settings.resident))
+        num_rows = len(self._alignment().tokens) if settings.tokenizer == "union" else None
+        if num_rows is not None:
+            model.resize_token_embeddings(num_rows, mean_resizing=False)
+        self.language = Language(model=model, tokenizer=self._open_tokenizer())
+        self._config = dict(vars(model.config))  # as it was, for models of other layers
+        self._own_layers = tuple(range(int(model.config.num_hidden_layers)))
+        #: Tensors that may be written over, or None while some belong to sources.
+        self._targets: Mapping[str, torch.Tensor] | None = self._find_targets()
+        self._written: dict[str, Hashable] = {}
 
     def build(self, recipe: MergeRecipe) -> Language:
         """Returns the resident model with the recipe's weights in it.
@@ -56,24 +69,89 @@ class MergeBuilder:
         """
         if recipe.dtype != self._settings.dtype:
             raise ValueError(f"recipe is {recipe.dtype}, the resident model {self._settings.dtype}")
-        merge = TensorMerge(recipe, self._open, self._device, self._vectors)
+        merge = TensorMerge(recipe, self._workshop)
         with torch.inference_mode():
-            for name, target in self._targets.items():
-                target.copy_(merge.tensor(name))
+            if self._targets is not None and merge.origins() == self._own_layers:
+                self._overwrite(merge, self._targets)
+            else:
+                self._replace(merge)
         return self.language
 
-    def _open(self, reference: str) -> Weights:
-        if reference not in self._sources:
-            self._sources[reference] = Weights(reference, self._settings.policy)
-        return self._sources[reference]
+    def _alignment(self) -> Alignment:
+        settings = self._settings
+        models = tuple(dict.fromkeys([settings.base, *settings.models]))
+        return self._workshop.align(settings.tokenizer, models)
+
+    def _open_tokenizer(self) -> Any:
+        """Returns the tokenizer that an exported model would have."""
+        settings = self._settings
+        folder = locate(settings.base, settings.policy)
+        trust = settings.policy.trust_remote_code
+        if settings.tokenizer == "base" and settings.chat_template == "base":
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+        folders = {model: locate(model, settings.policy) for model in settings.models}
+        with TemporaryDirectory() as made:
+            write_tokenizer(
+                self._alignment(),
+                folder,
+                folders,
+                Path(made),
+                settings.chat_template,
+                with_code=trust,
+            )
+            return AutoTokenizer.from_pretrained(made, trust_remote_code=trust)
+
+    def _overwrite(self, merge: TensorMerge, targets: Mapping[str, torch.Tensor]) -> None:
+        signatures = {name: merge.signature(name) for name in targets}
+        changed = {
+            name: target
+            for name, target in targets.items()
+            if self._written.get(name) != signatures[name]
+        }
+        for name in changed:  # if writing fails midway, nothing is known of them
+            self._written.pop(name, None)
+        merge.write(changed)
+        self._written = signatures
+
+    def _replace(self, merge: TensorMerge) -> None:
+        """Gives the resident model the modules of a model of these layers.
+
+        The model object stays the same, because evaluators hold it.
+        """
+        weights = {name: merge.tensor(name) for name in merge.names()}
+        resident = self.language.model
+        changed = {**self._config, **layer_changes(self._config, merge.origins())}
+        config = deepcopy(resident.config)  # if what follows fails, the resident model stays whole
+        for key, value in changed.items():
+            setattr(config, key, value)
+        with torch.device("meta"):
+            made = type(resident)(config)
+        names = _module_names(made, weights)
+        made.load_state_dict(
+            {names[name]: tensor for name, tensor in weights.items()}, strict=False, assign=True
+        )
+        made.tie_weights()
+        _place_buffers(made, resident)
+        missing = [name for name, held in made.state_dict().items() if held.is_meta]
+        if missing:
+            raise ModelError(
+                f"the recipe gives no weights for {len(missing)} tensors: {missing[0]}"
+            )
+        made.requires_grad_(False).eval()
+        self._targets = None
+        for key, value in changed.items():
+            setattr(resident.config, key, value)
+        resident._modules.clear()
+        resident._modules.update(made._modules)
 
     def _find_targets(self) -> Mapping[str, torch.Tensor]:
         """Pairs each stored tensor with the resident model's; tied ones are stored once."""
         resident = self.language.model.state_dict(keep_vars=False)
-        stored = set(self._open(self._settings.base))
+        names = _module_names(self.language.model, self._workshop.reader(self._settings.base))
+        stored = {module: name for name, module in names.items()}
         tied = set(getattr(self.language.model, "_tied_weights_keys", None) or ())
-        missing = sorted(set(resident) - stored - tied)
-        unknown = sorted(stored - set(resident))
+        missing = sorted(set(resident) - set(stored) - tied)
+        unknown = sorted(name for name, module in names.items() if module not in resident)
         if missing or unknown:
             raise ModelError(
                 f"the weights of {self._settings.base!r} do not correspond to its architecture by "
@@ -84,143 +162,40 @@ class MergeBuilder:
         for name in resident:  # a tied tensor that is stored twice is written once, as the first
             if name in stored:
                 places.setdefault(resident[name].data_ptr(), name)
-        return {name: resident[name] for name in places.values()}
+        return {stored[name]: resident[name] for name in places.values()}
 
 
-class VectorCache:
-    """Task vectors kept from candidate to candidate, as far as memory goes.
+def _module_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """Returns what a model calls tensors that its architecture's files may have other names for.
 
-    What a source differs by, and how its entries rank, is the same for every candidate.
+    Such as `embed_out.weight` of GPT-NeoX, which transformers has as `lm_head.weight`.
     """
-
-    def __init__(self, limit_bytes: int | None = None) -> None:
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._left_bytes = limit_bytes if limit_bytes is not None else physical // 16
-        self._kept: dict[tuple[str, str, str], TaskVector] = {}
-
-    def get(self, key: tuple[str, str, str], compute: Callable[[], torch.Tensor]) -> TaskVector:
-        """Returns the task vector of (base, source, tensor)."""
-        if key in self._kept:
-            return self._kept[key]
-        delta = compute()
-        need_bytes = 2 * delta.numel() * delta.element_size()  # itself and its ranks
-        if delta.device.type != "cpu" or need_bytes > self._left_bytes:
-            return TaskVector(delta)
-        self._left_bytes -= need_bytes
-        self._kept[key] = TaskVector(delta)
-        return self._kept[key]
+    known = model.state_dict()
+    renamings = [
+        one for one in get_model_conversion_mapping(model) if isinstance(one, WeightRenaming)
+    ]
+    return {
+        name: name
+        if name in known
+        else rename_source_key(name, renamings, [], model.base_model_prefix, known)[0]
+        for name in stored
+    }
 
 
-class _Sources(Sequence[torch.Tensor]):
-    """Sources' tensors, read only when a method asks for them."""
+def _place_buffers(made: Any, resident: Any) -> None:
+    """Gives a new model the buffers that are computed, not stored (rotary frequencies).
 
-    def __init__(self, readers: Sequence[Callable[[], torch.Tensor]]) -> None:
-        self._readers = readers
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [read() for read in self._readers[index]]
-        return self._readers[index]()
-
-    def __len__(self) -> int:
-        return len(self._readers)
-
-
-class TensorMerge:
-    """One recipe, ready to give any of its tensors."""
-
-    def __init__(
-        self,
-        recipe: MergeRecipe,
-        open_weights: Callable[[str], Weights],
-        device: str,
-        vectors: VectorCache,
-    ) -> None:
-        self._vectors = vectors
-        self._recipe = recipe
-        self._method = cast("Method", METHODS.load(recipe.method)())
-        self._facts = METHODS.facts(recipe.method)
-        self._options = {**self._facts.options, **recipe.options}
-        self._base = open_weights(recipe.base)
-        self._sources = [open_weights(source) for source in recipe.sources]
-        self._device = device
-        _check_options(recipe, self._facts)
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """Returns one merged tensor in the recipe's type.
-
-        Raises:
-            ValueError: if shapes or values do not fit, or the result is not finite.
-        """
-        base = self._base.tensor(name)
-        if not base.is_floating_point():
-            return base
-        shape = base.shape
-        origin = base.to(self._device, torch.float32)
-        readers = [partial(self._read, source, name, shape) for source in self._sources]
-
-        def kept(index: int) -> TaskVector:
-            key = (self._recipe.base, self._recipe.sources[index], name)
-            return self._vectors.get(key, lambda: readers[index]() - origin)
-
-        inputs = Inputs(
-            sources=_Sources(readers),
-            base=origin,
-            kept=kept,
-            values=_checked_values(self._recipe, self._facts, name),
-            options=self._options,
-            uniforms=lambda index: self._uniforms(name, index, shape),
-        )
-        merged = self._method.merge(inputs).to(getattr(torch, self._recipe.dtype))
-        if not bool(torch.isfinite(merged).all()):
-            raise NonFiniteWeightsError(f"tensor {name!r} of the merge is not finite")
-        return merged
-
-    def _read(self, source: Weights, name: str, shape: torch.Size) -> torch.Tensor:
-        tensor = source.tensor(name)
-        if tensor.shape != shape:
-            raise ModelError(
-                f"tensor {name!r} of {source.reference!r} has shape {list(tensor.shape)}, "
-                f"the base's {list(shape)}"
-            )
-        return tensor.to(self._device, torch.float32)
-
-    def _uniforms(self, name: str, index: int, shape: torch.Size) -> torch.Tensor:
-        """Drawn on the CPU whatever the device, so that a recipe is the same model everywhere."""
-        text = f"{self._recipe.seed}|{name}|{index}"
-        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand(shape, generator=generator).to(self._device)
-
-
-def _checked_values(
-    recipe: MergeRecipe, facts: MethodFacts, tensor: str
-) -> Mapping[str, tuple[float, ...]]:
-    values = recipe.values(tensor)
-    for parameter in facts.parameters:
-        given: Sequence[float] = values.get(parameter.name, ())
-        expected = len(recipe.sources) if parameter.per == "source" else 1
-        if len(given) != expected:
-            raise ValueError(
-                f"{recipe.method} needs {expected} values of {parameter.name!r} for {tensor!r}, "
-                f"the recipe has {len(given)}"
-            )
-        for value in given:
-            if not parameter.accepts(value):
-                raise ValueError(
-                    f"{parameter.name} {value} is outside {parameter.describe()} for {tensor!r}"
-                )
-    return values
-
-
-def _check_options(recipe: MergeRecipe, facts: MethodFacts) -> None:
-    unknown = sorted(set(recipe.options) - set(facts.options))
-    if unknown:
-        raise ValueError(f"{recipe.method} has no option {unknown[0]!r}")
-    if facts.num_sources not in (None, len(recipe.sources)):
-        raise ValueError(
-            f"{recipe.method} merges exactly {facts.num_sources} sources, got {len(recipe.sources)}"
-        )
+    Those of layers are the same in all layers.
+    """
+    known = dict(resident.named_buffers())
+    for name, buffer in list(made.named_buffers()):
+        if not buffer.is_meta:
+            continue
+        found = known.get(name, known.get(in_layer(name, 0)))
+        if found is None:
+            raise ModelError(f"buffer {name!r} of {type(made).__name__} cannot be computed")
+        owner, _, last = name.rpartition(".")
+        made.get_submodule(owner).register_buffer(last, found, persistent=False)
 
 
 def _safetensors_or_any(settings: MergeSettings) -> Any:

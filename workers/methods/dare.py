@@ -2,48 +2,56 @@
 
 `rescale: density` divides what is kept by the density, as in the paper; `rescale: l1` scales it so
 that the tensor's L1 norm stays, as mergekit does. Masks come from the recipe's seed, the tensor's
-name and the source's place, never from a global generator: a recipe is one model, everywhere.
+name and the source, never from a global generator: a recipe is one model, everywhere.
 """
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
 
-from workers.methods.base import Inputs
-from workers.methods.ties import elect_and_sum
+from workers.methods.base import Inputs, TaskSum, Thinned
+from workers.methods.task_vectors import (
+    elected_sum,
+    keeping_l1,
+    rescaling,
+    weighted_sum,
+)
+
+RESCALES = ("density", "l1", "none")
+
+
+class DareLinear:
+    """theta_0 + lambda * sum_k w_k drop(delta_k)."""
+
+    def plan(self, inputs: Inputs) -> TaskSum:
+        """Drops each entry with probability 1 - density, rescales and sums."""
+        return weighted_sum(inputs, _dropped(inputs))
 
 
 class DareTies:
     """Random dropping in place of TIES' trimming, then TIES' election and sum."""
 
-    def merge(self, inputs: Inputs) -> torch.Tensor:
+    def plan(self, inputs: Inputs) -> TaskSum:
         """Drops each entry with probability 1 - density, rescales, elects and sums."""
-        deltas = [
-            drop(vector.delta, density, inputs.uniforms(index), inputs.options["rescale"])
-            for index, (vector, density) in enumerate(
-                zip(inputs.task_vectors(), inputs.values["density"], strict=True)
-            )
-        ]
-        total = elect_and_sum(
-            deltas, inputs.values["weight"], normalize=inputs.options["normalize"]
-        )
-        return inputs.base.add(total, alpha=inputs.options["lambda"])
+        return elected_sum(inputs, _dropped(inputs))
 
 
-def drop(delta: torch.Tensor, density: float, uniforms: torch.Tensor, rescale: str) -> torch.Tensor:
-    """Keeps entries whose uniform number is below `density` in (0, 1] and rescales them.
+def _dropped(inputs: Inputs) -> list[Thinned]:
+    """Returns task vectors whose entries are kept where their uniform number is below density.
 
     Raises:
-        ValueError: if `rescale` is neither "density", "l1" nor "none".
+        ValueError: if `rescale` is none of density, l1 and none.
     """
-    if rescale not in ("density", "l1", "none"):
-        raise ValueError(f"rescale must be density, l1 or none, got {rescale!r}")
-    if density >= 1.0:
-        return delta
-    kept = delta * (uniforms < density)
-    if rescale == "density":
-        return kept / density
+    rescale = rescaling(inputs, *RESCALES)
+    return [
+        _rescaled(inputs, index, Thinned(density=density), rescale)
+        for index, density in enumerate(inputs.values["density"])
+    ]
+
+
+def _rescaled(inputs: Inputs, index: int, dropped: Thinned, rescale: str) -> Thinned:
+    if dropped.density >= 1 or rescale == "none":
+        return dropped
     if rescale == "l1":
-        norm = kept.abs().sum()
-        return kept * (delta.abs().sum() / norm) if float(norm) > 0 else kept
-    return kept
+        return keeping_l1(inputs, index, dropped, f"drop {dropped.density!r}")
+    return replace(dropped, factor=1 / dropped.density)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-
-from workers.methods.base import Inputs, divisor
+from workers.methods.base import Combination, Inputs, divisor
 
 
 class Linear:
     """sum_k w_k theta_k, divided by sum_k w_k unless `normalize` is false."""
 
-    def merge(self, inputs: Inputs) -> torch.Tensor:
+    def plan(self, inputs: Inputs) -> Combination:
         """Mixes the sources; the base takes no part."""
         weights = inputs.values["weight"]
-        merged = weighted_sum(inputs.sources, weights)
-        return merged / divisor(weights) if inputs.options["normalize"] else merged
-
-
-def weighted_sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """Returns sum_k w_k x_k."""
-    total = tensors[0] * weights[0]
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total.add_(tensor, alpha=weight)
-    return total
+        scale = divisor(weights) if inputs.options["normalize"] else 1.0
+        return Combination(sources=[weight / scale for weight in weights])

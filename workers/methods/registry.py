@@ -2,103 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from workers.methods import parameters as the
+from workers.methods.facts import MethodFacts, MethodRegistry, Parameter
 
-from evaluators.registry import Registry
+__all__ = ["METHODS", "MethodFacts", "MethodRegistry", "Parameter"]
 
+_TRIMMED = {"normalize": False, "rescale": "none"}
+_DRAWN = {"normalize": False, "rescale": "density"}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """A number that a method takes, and where it may lie."""
+_MEANS = {
+    "linear": MethodFacts(
+        parameters=(the.WEIGHT,),
+        options={"normalize": True},
+        about="weighted mean of the models (model soup)",
+        paper="Wortsman et al. 2022, https://arxiv.org/abs/2203.05482",
+    ),
+    "slerp": MethodFacts(
+        parameters=(the.T,),
+        num_sources=2,
+        about="point on the arc between two models",
+        paper="Shoemake 1985, https://doi.org/10.1145/325334.325242",
+    ),
+    "nuslerp": MethodFacts(
+        parameters=(the.WEIGHT,),
+        options={"use_base": False, "nuslerp_flatten": True, "nuslerp_row_wise": False},
+        num_sources=2,
+        about="point on the arc between two models or task vectors, whole or by rows",
+        paper="Goddard et al. 2024, https://arxiv.org/abs/2403.13257",
+    ),
+    "multislerp": MethodFacts(
+        parameters=(the.WEIGHT, the.EPS),
+        options={"use_base": False, "normalize_weights": True},
+        about="mean direction of the models or task vectors at their mean length",
+        paper="Goddard, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+    ),
+    "karcher": MethodFacts(
+        parameters=(the.SHARE, the.MAX_ITER, the.TOL),
+        about="the direction nearest to all models along arcs, at their mean length",
+        paper="Wang et al. 2026, https://arxiv.org/abs/2603.04972",
+    ),
+    "model_stock": MethodFacts(
+        parameters=(),
+        options={"filter_wise": False},
+        least_sources=2,
+        needs_base=True,
+        about="mean of the models, drawn to the base by as much as they disagree",
+        paper="Jang et al. 2024, https://arxiv.org/abs/2403.19522",
+    ),
+    "nearswap": MethodFacts(
+        parameters=(the.DISTANCE,),
+        num_sources=1,
+        needs_base=True,
+        about="base whose entries move to the source by a small distance at most",
+        paper="alchemonaut 2024, https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
+    ),
+    "arcee_fusion": MethodFacts(
+        parameters=(the.FENCE,),
+        num_sources=1,
+        needs_base=True,
+        about="base with those of the source's entries whose change is an outlier",
+        paper="Arcee AI 2025, https://www.arcee.ai",
+    ),
+    "passthrough": MethodFacts(
+        parameters=(the.SCALE,),
+        num_sources=1,
+        about="one model's tensor, scaled: layers of several models in a row",
+        paper="Akiba et al. 2024, https://arxiv.org/abs/2403.13187",
+    ),
+}
 
-    name: str
-    #: `source`: one value per source; `merge`: one value for all.
-    per: Literal["source", "merge"]
-    #: What a search uses when the campaign gives no bounds.
-    default_bounds: tuple[float, float]
-    #: What the method accepts: `low <= value <= high`, or `low < value` where `open_low`.
-    low: float = float("-inf")
-    high: float = float("inf")
-    open_low: bool = False
-    #: The value of a merge that favours no source; None means an equal share for each.
-    neutral: float | None = None
-
-    def plain(self, num_sources: int) -> float:
-        """Returns the value in a merge that favours no source."""
-        return 1.0 / num_sources if self.neutral is None else self.neutral
-
-    def accepts(self, value: float) -> bool:
-        """Whether the method is defined at this value."""
-        above = value > self.low if self.open_low else value >= self.low
-        return above and value <= self.high
-
-    def describe(self) -> str:
-        """Returns the accepted range as people write it, such as (0, 1]."""
-        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MethodFacts:
-    """What a method takes."""
-
-    #: Parameters of a setting, in the order of their genes.
-    parameters: tuple[Parameter, ...]
-    #: Option -> default.
-    options: Mapping[str, Any] = field(default_factory=dict)
-    #: The only number of sources it takes, or None for any.
-    num_sources: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MethodRegistry(Registry):
-    """Merge methods: addresses of their code, and facts that are known without it."""
-
-    known: Mapping[str, MethodFacts] = field(default_factory=dict)
-
-    def facts(self, name: str) -> MethodFacts:
-        """Returns what a method takes.
-
-        Raises:
-            UnknownNameError: if there is no such method.
-        """
-        if name in self.known:
-            return self.known[name]
-        found: MethodFacts = self.load(name).facts  # type: ignore[attr-defined]
-        return found
-
-
-WEIGHT = Parameter(name="weight", per="source", default_bounds=(0.0, 1.5))
-DENSITY = Parameter(
-    name="density",
-    per="source",
-    default_bounds=(0.1, 1.0),
-    low=0.0,
-    high=1.0,
-    open_low=True,
-    neutral=1.0,
-)
-T = Parameter(name="t", per="merge", default_bounds=(0.0, 1.0), low=0.0, high=1.0, neutral=0.5)
-
-_TASK_VECTORS = {"normalize": False, "lambda": 1.0}
+_TASK_VECTORS = {
+    "task_arithmetic": MethodFacts(
+        parameters=(the.WEIGHT, the.LAMBDA),
+        options={"normalize": False},
+        needs_base=True,
+        about="base plus weighted task vectors",
+        paper="Ilharco et al. 2023, https://arxiv.org/abs/2212.04089",
+    ),
+    "ties": MethodFacts(
+        parameters=(the.WEIGHT, the.DENSITY, the.LAMBDA),
+        options=_TRIMMED,
+        needs_base=True,
+        about="task vectors trimmed by magnitude, summed where signs agree",
+        paper="Yadav et al. 2023, https://arxiv.org/abs/2306.01708",
+    ),
+    "dare_linear": MethodFacts(
+        parameters=(the.WEIGHT, the.DENSITY, the.LAMBDA),
+        options=_DRAWN,
+        needs_base=True,
+        about="task vectors with entries dropped at random, rescaled and summed",
+        paper="Yu et al. 2024, https://arxiv.org/abs/2311.03099",
+    ),
+    "dare_ties": MethodFacts(
+        parameters=(the.WEIGHT, the.DENSITY, the.LAMBDA),
+        options=_DRAWN,
+        needs_base=True,
+        about="task vectors with entries dropped at random, summed where signs agree",
+        paper="Yu et al. 2024, https://arxiv.org/abs/2311.03099",
+    ),
+    "della_linear": MethodFacts(
+        parameters=(the.WEIGHT, the.DELLA_DENSITY, the.EPSILON, the.LAMBDA),
+        options=_DRAWN,
+        needs_base=True,
+        about="task vectors with small entries dropped more often than large ones, summed",
+        paper="Deep et al. 2024, https://arxiv.org/abs/2406.11617",
+    ),
+    "della": MethodFacts(
+        parameters=(the.WEIGHT, the.DELLA_DENSITY, the.EPSILON, the.LAMBDA),
+        options=_DRAWN,
+        needs_base=True,
+        about="the same, summed where signs agree",
+        paper="Deep et al. 2024, https://arxiv.org/abs/2406.11617",
+    ),
+    "breadcrumbs": MethodFacts(
+        parameters=(the.WEIGHT, the.DENSITY, the.GAMMA, the.LAMBDA),
+        options=_TRIMMED,
+        needs_base=True,
+        about="task vectors without their largest and smallest entries, summed",
+        paper="Davari and Belilovsky 2024, https://arxiv.org/abs/2312.06795",
+    ),
+    "breadcrumbs_ties": MethodFacts(
+        parameters=(the.WEIGHT, the.DENSITY, the.GAMMA, the.LAMBDA),
+        options=_TRIMMED,
+        needs_base=True,
+        about="the same, summed where signs agree",
+        paper="Davari and Belilovsky 2024, https://arxiv.org/abs/2312.06795",
+    ),
+    "sce": MethodFacts(
+        parameters=(the.SELECT_TOPK,),
+        needs_base=True,
+        about="task vectors where sources differ most, weighted by their size, where signs agree",
+        paper="Wan et al. 2024, https://arxiv.org/abs/2408.07990",
+    ),
+    "ram": MethodFacts(
+        parameters=(the.SEARCHED_CHANGED,),
+        needs_base=True,
+        about="mean of the task vectors over the sources that changed an entry",
+        paper="Yuan et al. 2026, https://arxiv.org/abs/2601.13572",
+    ),
+    "ramplus_tl": MethodFacts(
+        parameters=(the.STRENGTH, the.ALPHA, the.CHANGED),
+        needs_base=True,
+        about="the same, with entries that only one source changed amplified",
+        paper="Yuan et al. 2026, https://arxiv.org/abs/2601.13572",
+    ),
+}
 
 METHODS = MethodRegistry(
     "merge method",
     {
         "linear": "workers.methods.linear:Linear",
         "slerp": "workers.methods.slerp:Slerp",
+        "nuslerp": "workers.methods.nuslerp:NuSlerp",
+        "multislerp": "workers.methods.multislerp:MultiSlerp",
+        "karcher": "workers.methods.karcher:Karcher",
+        "model_stock": "workers.methods.model_stock:ModelStock",
+        "nearswap": "workers.methods.nearswap:NearSwap",
+        "arcee_fusion": "workers.methods.arcee_fusion:ArceeFusion",
+        "passthrough": "workers.methods.passthrough:Passthrough",
         "task_arithmetic": "workers.methods.task_arithmetic:TaskArithmetic",
         "ties": "workers.methods.ties:Ties",
+        "dare_linear": "workers.methods.dare:DareLinear",
         "dare_ties": "workers.methods.dare:DareTies",
+        "della_linear": "workers.methods.della:DellaLinear",
+        "della": "workers.methods.della:Della",
+        "breadcrumbs": "workers.methods.breadcrumbs:Breadcrumbs",
+        "breadcrumbs_ties": "workers.methods.breadcrumbs:BreadcrumbsTies",
+        "sce": "workers.methods.sce:Sce",
+        "ram": "workers.methods.ram:Ram",
+        "ramplus_tl": "workers.methods.ram:RamPlus",
     },
-    {
-        "linear": MethodFacts(parameters=(WEIGHT,), options={"normalize": True}),
-        "slerp": MethodFacts(parameters=(T,), num_sources=2),
-        "task_arithmetic": MethodFacts(parameters=(WEIGHT,), options=_TASK_VECTORS),
-        "ties": MethodFacts(parameters=(WEIGHT, DENSITY), options=_TASK_VECTORS),
-        "dare_ties": MethodFacts(
-            parameters=(WEIGHT, DENSITY), options={**_TASK_VECTORS, "rescale": "density"}
-        ),
-    },
+    {**_MEANS, **_TASK_VECTORS},
 )
