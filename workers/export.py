@@ -1,24 +1,93 @@
-"""Writes a recipe's model as an ordinary Hugging Face folder."""
+"""Writes a recipe's model as an ordinary Hugging Face folder, tensor by tensor."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from workers.builders.settings import MergeSettings
-from workers.library import ModelPolicy
+from workers.layouts import layer_changes, text_section
+from workers.merging.residence import Residence
+from workers.merging.tensors import TensorMerge
+from workers.merging.workshop import Workshop
+from workers.model_files import ModelPolicy, locate
 from workers.recipe import MergeRecipe
+from workers.safetensors_writer import SHARD_BYTES, index_of, open_shard, plan_shards
+from workers.tokenizer_files import with_vocab_size, write_tokenizer
+
+#: Settings and papers of the base that hold for what is made of it.
+_COMPANIONS = ("generation_config.json", "preprocessor_config.json", "LICENSE*", "NOTICE*")
 
 
-def write_model(recipe: MergeRecipe, policy: ModelPolicy, folder: Path) -> None:
+def write_model(
+    recipe: MergeRecipe, policy: ModelPolicy, folder: Path, *, shard_bytes: int = SHARD_BYTES
+) -> None:
     """Builds the model on the CPU and saves weights, configuration, tokenizer and recipe.
+
+    Beside the sources, which are mapped, and the written file's pages, memory holds a few blocks
+    of some million numbers, whatever the size of the model.
+
+    A folder that it made is removed again if anything fails.
 
     Raises:
         ValueError: if the recipe does not fit its models or gives numbers that are not finite.
+        OSError: if the disk is full.
     """
-    settings = MergeSettings(base=recipe.base, dtype=recipe.dtype, policy=policy)
-    language = settings.open("cpu").build(recipe)
-    language.model.save_pretrained(folder)
-    language.tokenizer.save_pretrained(folder)
-    text = json.dumps(recipe.as_dict(), indent=1)
-    (folder / "recipe.json").write_text(text + "\n", encoding="utf-8")
+    is_new = not folder.exists()
+    try:
+        _write(recipe, policy, folder, shard_bytes)
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write(recipe: MergeRecipe, policy: ModelPolicy, folder: Path, shard_bytes: int) -> None:
+    workshop = Workshop(policy, Residence("cpu"))
+    merge = TensorMerge(recipe, workshop)
+    base = workshop.facts(recipe.base)
+    config = _config(base.config, recipe, merge.origins(), len(merge.alignment.tokens))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(
+        merge.alignment,
+        base.folder,
+        {model: locate(model, policy) for model in recipe.models},
+        folder,
+        recipe.chat_template,
+        with_code=policy.trust_remote_code,
+    )
+    for pattern in _COMPANIONS:
+        for path in base.folder.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+    _write_json(folder / "config.json", config)
+    _write_weights(merge, folder, shard_bytes)
+    _write_json(folder / "recipe.json", recipe.as_dict(), indent=1)
+
+
+def _write_weights(merge: TensorMerge, folder: Path, shard_bytes: int) -> None:
+    shards = plan_shards({name: merge.facts(name) for name in merge.names()}, shard_bytes)
+    for shard in shards:
+        with open_shard(folder, shard) as tensors:
+            merge.write(tensors)
+    if len(shards) > 1:
+        _write_json(folder / "model.safetensors.index.json", index_of(shards))
+
+
+def _config(
+    base: Mapping[str, Any], recipe: MergeRecipe, origins: Sequence[int], num_rows: int
+) -> dict[str, Any]:
+    """Returns the base's configuration, changed where the built model differs from it."""
+    section = text_section(base)
+    changed = {**section, **layer_changes(section, origins)}
+    config = {**base, "text_config": changed} if section is not base else changed
+    if int(section.get("vocab_size", num_rows)) != num_rows:
+        config = with_vocab_size(config, num_rows)
+    for key in ("torch_dtype", "dtype"):
+        config.pop(key, None)
+    return {**config, "dtype": recipe.dtype}
+
+
+def _write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
+    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
