@@ -25,6 +25,10 @@ from workers.run import WorkerSettings
 
 #: What a fork may change: how candidates are proposed, not what they are or what they are worth.
 _RULES = ("seed", "search", "control")
+#: Sections of a campaign file that decide which candidates come and what they are worth.
+_SEARCH = ("seed", "space", "search", "evaluate", "control")
+#: What an evaluator's memory holds beside its model.
+_STATISTICS_BYTES, _BLOCKS_BYTES, _LIBRARIES_BYTES = 256 << 20, 100_000_000, 700_000_000
 
 
 class CheckError(ValueError):
@@ -154,15 +158,42 @@ def changed_search(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
     What an earlier version did not record is no difference; genes follow from the space.
     """
-    keys = (set(now) & set(stored)) - {"genes"}
-    return differences({key: stored[key] for key in keys}, {key: now[key] for key in keys})
+    return _changed(stored, now, ("genes",))
 
 
 def changed_measure(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns how two campaigns differ in what a genome is or what it is worth."""
-    return changed_search(
-        *({k: v for k, v in one.items() if k not in _RULES} for one in (stored, now))
-    )
+    return _changed(stored, now, ("genes", *_RULES))
+
+
+def _changed(stored: Mapping[str, Any], now: Mapping[str, Any], but: Sequence[str]) -> list[str]:
+    keys = (set(now) & set(stored)) - set(but)
+    before = _filled(stored)
+    return differences({key: before[key] for key in keys}, {key: now[key] for key in keys})
+
+
+def _filled(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a recorded search with the defaults of settings that came later filled in."""
+    sections = {key: stored[key] for key in _SEARCH if key in stored}
+    try:
+        settings = config.from_dict({"name": "stored", "budget": {"hours": 1}, **sections})
+    except config.ConfigError:
+        return stored  # as it stands: this version does not know what the settings mean
+    full = _search_sections(settings)
+    return {**stored, **{key: full[key] for key in sections}}
+
+
+def _search_sections(settings: CampaignSettings) -> dict[str, Any]:
+    """Returns the settings that must not change, without those that change speed alone."""
+    full = config.as_dict(settings)
+    return {**{key: full[key] for key in _SEARCH}, "space": _without_speed(full["space"])}
+
+
+def _without_speed(section: Any) -> Any:
+    """Drops where a space's models are kept, which changes nothing of what comes out."""
+    if not isinstance(section, dict):
+        return section
+    return {key: _without_speed(held) for key, held in section.items() if key != "resident"}
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
@@ -184,12 +215,13 @@ def estimate(parts: Parts) -> dict[str, Any]:
         CheckError: if it cannot fit.
     """
     facts = parts.space.describe()
-    model_bytes = int(facts.get("model_bytes", 0))
+    model_bytes, source_bytes = (int(facts.get(key, 0)) for key in ("model_bytes", "source_bytes"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # Resident weights, one merged tensor at a time, libraries, and the task vectors that are kept
-    # as far as a sixteenth of memory goes; the sources are maps that all evaluators share.
-    vectors = min(memory // 16, 8 * int(facts.get("parameters", 0)) * int(facts.get("sources", 1)))
-    per_evaluator = model_bytes + model_bytes // 8 + vectors + 700_000_000
+    # The sources are maps that all evaluators share; each has a resident model and what it takes
+    # to run it, statistics of the sources, the blocks that are being merged, and libraries.
+    statistics = min(_STATISTICS_BYTES, source_bytes)
+    resident = model_bytes + model_bytes // 8
+    per_evaluator = resident + statistics + _BLOCKS_BYTES + _LIBRARIES_BYTES
     # The folder comes to be on the first run; look where its nearest existing parent is.
     folder = Path(parts.settings.output_folder).resolve()
     while not folder.exists():
@@ -216,9 +248,9 @@ def estimate(parts: Parts) -> dict[str, Any]:
 def _search_settings(
     settings: CampaignSettings, space: Space, facts: EvaluatorFacts
 ) -> Mapping[str, Any]:
-    full, box = config.as_dict(settings), space.box
+    box = space.box
     return {
-        **{key: full[key] for key in ("seed", "space", "search", "evaluate", "control")},
+        **_search_sections(settings),
         "revisions": dict(space.revisions),
         "rows": dict(facts.rows),
         "prompts": dict(facts.prompts),

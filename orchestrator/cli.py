@@ -247,13 +247,29 @@ def merge(
     trust_remote_code: Annotated[bool, typer.Option(help="Run code in model folders.")] = False,
     force: Annotated[bool, typer.Option(help="Replace what is in DIR.")] = False,
 ) -> None:
-    """Build one model from a recipe, without evolution."""
+    """Build one model from a recipe, without evolution, tensor by tensor."""
     from orchestrator import commands
     from workers.library import ModelPolicy
 
     policy = ModelPolicy(allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     commands.merge(recipe, folder, policy, seed=seed, force=force)
     _say(f"wrote {folder}")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Method; all of them if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the merge methods: parameters, ranges, options and source."""
+    from evaluators.registry import UnknownNameError
+    from orchestrator import method_table
+
+    try:
+        found = method_table.collect(name)
+    except UnknownNameError as error:
+        raise typer.BadParameter(str(error)) from error
+    _print(found, as_json, method_table.lines)
 
 
 @app.command(name="eval")

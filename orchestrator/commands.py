@@ -10,7 +10,6 @@ from evaluators.base import Rows
 from orchestrator import assemble, config, report
 from orchestrator import export as exports
 from orchestrator.settings import CampaignSettings
-from orchestrator.spaces.merge import Merge
 from orchestrator.storage.reader import Reader
 from workers import library
 from workers.library import ModelPolicy
@@ -38,7 +37,7 @@ def check(settings: CampaignSettings) -> dict[str, Any]:
 def check_lines(found: dict[str, Any]) -> list[str]:
     """Returns what `check` found for people."""
     space, needs = found["space"], found["needs"]
-    groups = ", ".join(space["layer_groups"])
+    kinds = ", ".join(f"{count} {kind}" for kind, count in space.get("genes_by_kind", {}).items())
     documents = ", ".join(f"{task} {count}" for task, count in found["documents"].items())
     return [
         f"campaign    {found['campaign']}: all found, nothing run",
@@ -47,7 +46,8 @@ def check_lines(found: dict[str, Any]) -> list[str]:
             f"{space['parameters']:,} parameters, {space['dtype']}, "
             f"vocabulary {space['vocabulary']}"
         ),
-        f"space       {space['genes']} genes; layer groups {groups}",
+        f"space       {space['genes']} genes" + (f": {kinds}" if kinds else ""),
+        *(f"{label:<11} {text}" for label, text in space.get("summary", {}).items()),
         f"documents   {documents}",
         f"candidates  {found['candidates'] or 'as many as time allows'}",
         f"evaluators  {found['evaluators']}",
@@ -94,12 +94,20 @@ def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bo
     exports.refuse_used(folder, replace=force)
     recipe = exports.read_recipe(path, facts)
     recipe = replace(recipe, seed=seed) if path.suffix != ".json" else recipe
-    base = library.inspect(recipe.base, policy)
-    library.check_family(base, [library.inspect(source, policy) for source in recipe.sources])
-    models = ", ".join(f"`{source}`" for source in recipe.sources)
-    card = f"# {folder.name}\n\nA `{recipe.method}` merge of {models} over `{recipe.base}`.\n"
+    _check_models(recipe, policy)
+    models = ", ".join(f"`{model}`" for model in recipe.models)
+    card = f"# {folder.name}\n\nA `{recipe.method}` merge of {models}.\n"
     with assemble.about(""):
         exports.write_folder(recipe, policy, folder, card=card, replace=force)
+
+
+def _check_models(recipe: MergeRecipe, policy: ModelPolicy) -> None:
+    """Refuses models that cannot be merged, as far as headers tell."""
+    routes = any(part.origins is not None for part in recipe.slices)
+    nested = any(isinstance(source, MergeRecipe) for source in recipe.sources)
+    facts = [library.inspect(model, policy) for model in recipe.models]
+    if not (routes or nested):  # else models may be of different depth: seen layer by layer
+        library.check_family(facts[-1], facts[:-1], aligns_tokens=True)
 
 
 def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
     with assemble.about(""):
         policy = exports.policy_of(settings)
         facts = library.inspect(model, policy)
-        wanted = settings.space.dtype if isinstance(settings.space, Merge) else "auto"
+        wanted = settings.space.dtype
         dtype = facts.dtype if wanted == "auto" else wanted
         settings.evaluate.check()
         from workers.builders.settings import MergeSettings

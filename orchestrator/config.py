@@ -28,6 +28,7 @@ from orchestrator.operators.mutation import MUTATIONS, Mutation
 from orchestrator.operators.selection import SELECTIONS, Selection
 from orchestrator.settings import Budget, CampaignSettings
 from orchestrator.spaces.base import SPACES, SpaceSettings
+from orchestrator.spaces.merge import Merge
 from orchestrator.yaml_file import Document, Place, YamlError, load, parse
 
 PLUG_INS: Mapping[type, Registry] = {
@@ -40,8 +41,18 @@ PLUG_INS: Mapping[type, Registry] = {
 }
 #: What pydantic calls a key that a nested record does not have.
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+#: What pydantic calls things, and what a campaign file calls them.
+_WORDS = {
+    "a valid array": "a list",
+    "an object": "a section of keys and values",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "Tuple should have": "expected",
+    " after validation": "",
+}
 #: Settings that are sections of their own.
-_SECTIONS = (Budget, Cluster)
+_SECTIONS = (Budget, Cluster, Merge)
 
 
 class ConfigError(ValueError):
@@ -109,7 +120,7 @@ class _Reader:
 
     def _explain(self, error: ValidationError, hint: Any, data: Any, place: Place) -> ConfigError:
         """Says the deepest of pydantic's complaints in our words."""
-        worst = max(error.errors(), key=lambda one: (one["type"] in _UNKNOWN, len(one["loc"])))
+        worst = max(error.errors(), key=_gravity)
         inner = _known_part(worst["loc"], data)
         if worst["type"] in _UNKNOWN:
             known = nearest(str(worst["loc"][-1]), _record_fields(hint))
@@ -118,8 +129,8 @@ class _Reader:
             last = worst["loc"][-1]
             what = f"item {last + 1}" if isinstance(last, int) else last
             return self.fail((*place, *inner), f"{what} is missing, got {worst['input']!r}")
-        message = worst["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        message = f"{message[0].lower()}{message[1:]}"
+        same = [one for one in error.errors() if _gravity(one) == _gravity(worst)]
+        message = _in_our_words([one for one in same if _known_part(one["loc"], data) == inner])
         return self.fail((*place, *inner), f"{message}, got {worst['input']!r}")
 
     def _locate(self, error: ValueError, place: Place, fields: Mapping[str, Any]) -> ConfigError:
@@ -191,9 +202,7 @@ def from_dict(data: Mapping[str, Any], origin: str = "settings") -> CampaignSett
 def as_dict(settings: Any) -> Any:
     """Returns settings as plain data, defaults filled in; `from_dict` takes it back."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
-        data = {
-            one.name: as_dict(getattr(settings, one.name)) for one in dataclasses.fields(settings)
-        }
+        data = _fields_as_dict(settings)
         for registry in PLUG_INS.values():
             name = registry.name_of(type(settings))
             if name in registry.addresses:
@@ -206,6 +215,15 @@ def as_dict(settings: Any) -> Any:
     if isinstance(settings, list | tuple):
         return [as_dict(value) for value in settings]
     return settings
+
+
+def _fields_as_dict(settings: Any) -> dict[str, Any]:
+    """Returns the fields of settings; a field that takes one type alone needs no kind."""
+    hints, data = get_type_hints(type(settings)), {}
+    for one in dataclasses.fields(settings):
+        value = getattr(settings, one.name)
+        data[one.name] = _fields_as_dict(value) if hints[one.name] in _SECTIONS else as_dict(value)
+    return data
 
 
 _OWN_PACKAGES = ("orchestrator", "cluster", "workers", "evaluators")
@@ -278,10 +296,11 @@ def _is_required(one: dataclasses.Field[Any]) -> bool:
 
 
 def _docs(cls: type) -> dict[str, str]:
-    """Returns the `#:` comment above each field of a settings class."""
+    """Returns the `#:` comment above each field of a settings class, inherited ones first."""
+    bases = [one for one in reversed(cls.__mro__) if dataclasses.is_dataclass(one)]
     found: dict[str, str] = {}
     comment: list[str] = []
-    for line in inspect.getsource(cls).splitlines():
+    for line in "\n".join(inspect.getsource(one) for one in bases).splitlines():
         stripped = line.strip()
         if stripped.startswith("#:"):
             comment.append(stripped.removeprefix("#:").strip())
@@ -291,6 +310,25 @@ def _docs(cls: type) -> dict[str, str]:
         else:
             comment = []
     return {name: text for name, text in found.items() if text}
+
+
+def _gravity(complaint: Mapping[str, Any]) -> tuple[bool, int, bool]:
+    """Ranks complaints about one value: each member of a union has its own.
+
+    The deepest is about the member that was meant; so is one that found the right type.
+    """
+    kind: str = complaint["type"]
+    return (kind in _UNKNOWN, len(complaint["loc"]), not kind.endswith("_type"))
+
+
+def _in_our_words(complaints: Sequence[Mapping[str, Any]]) -> str:
+    """Returns one message; where a union's members want different types, any of these will do."""
+    first, *others = dict.fromkeys(one["msg"].removeprefix("Value error, ") for one in complaints)
+    wanted = [one.removeprefix("Input should be ") for one in others if "should be" in one]
+    message = " or ".join([first.replace("Input should be", "expected"), *wanted])
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _known_part(location: Sequence[str | int], data: Any) -> Place:
@@ -306,7 +344,7 @@ def _known_part(location: Sequence[str | int], data: Any) -> Place:
 
 def _record_fields(hint: Any) -> list[str]:
     """Returns the fields of every record that a field's type holds."""
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [one.name for one in dataclasses.fields(hint)]
     return [name for inner in get_args(hint) for name in _record_fields(inner)]
 

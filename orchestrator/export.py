@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace as changed
 from pathlib import Path
+from typing import Any
 
 from orchestrator import mergekit, yaml_file
 from orchestrator.settings import CampaignSettings
@@ -43,8 +45,14 @@ def write_folder(
 
 
 def write_recipe(recipe: MergeRecipe, path: Path) -> None:
-    """Writes a recipe as mergekit's YAML."""
+    """Writes a recipe as mergekit's YAML; merges that it is made of become documents before it."""
+    documents = _documents(recipe)
     head = "# Written by shoal. Build it with `shoal merge` or `mergekit-yaml`.\n"
+    if len(documents) > 1:
+        head = (
+            "# Written by shoal. Build it with `mergekit-multi`; `shoal merge recipe.json` gives\n"
+            "# the very model beside that file.\n"
+        )
     if recipe.method == "dare_ties":
         head += (
             "# DARE's division by the density is in the weights here (where they are normalised,\n"
@@ -52,15 +60,27 @@ def write_recipe(recipe: MergeRecipe, path: Path) -> None:
             "# format: `shoal merge recipe.json` gives the very model beside that file.\n"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + yaml_file.dump(mergekit.write(recipe)), encoding="utf-8")
+    text = "---\n".join(yaml_file.dump(document) for document in documents)
+    path.write_text(head + text, encoding="utf-8")
+
+
+def _documents(recipe: MergeRecipe) -> list[dict[str, Any]]:
+    """Returns mergekit's configurations: those of nested merges first, which have names."""
+    found: list[dict[str, Any]] = []
+    sources: list[str] = []
+    for one in recipe.sources:
+        if isinstance(one, str):
+            sources.append(one)
+            continue
+        *before, last = _documents(one)
+        sources.append(f"merge-{one.digest()[:12]}")
+        found += [*before, {"name": sources[-1], **last}]
+    return [*found, mergekit.write(changed(recipe, sources=tuple(sources)))]
 
 
 def policy_of(settings: CampaignSettings) -> ModelPolicy:
     """Returns what the model folders of a campaign may contain."""
-    from orchestrator.spaces.merge import Merge
-
-    space = settings.space
-    return space.policy if isinstance(space, Merge) else ModelPolicy()
+    return settings.space.policy
 
 
 def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRecipe:

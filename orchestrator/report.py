@@ -172,10 +172,18 @@ def markdown(result: Result, picture: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _sources(recipe: MergeRecipe) -> str:
+    """Returns what a recipe mixes, for people; a recipe may be made of recipes."""
+    return ", ".join(
+        f"`{one}`" if isinstance(one, str) else f"a `{one.method}` merge of {_sources(one)}"
+        for one in recipe.sources
+    )
+
+
 def card(result: Result, record: CandidateRecord, folder: str) -> str:
     """Returns the model card of a candidate, with front matter as the Hugging Face hub reads it."""
     recipe = MergeRecipe.from_dict(record.recipe)
-    models = list(dict.fromkeys([recipe.base, *recipe.sources]))
+    models = list(dict.fromkeys([recipe.base, *recipe.models]))
     command = lm_eval_command(result.settings, folder, recipe.dtype)
     front = ["---", "library_name: transformers", "tags: [merge, evolutionary-search, shoal]"]
     front += ["base_model:", *(f"- {model}" for model in models), "---"]
@@ -184,7 +192,7 @@ def card(result: Result, record: CandidateRecord, folder: str) -> str:
         "\n".join(front),
         f"# {result.settings.name}: candidate {record.label}",
         (
-            f"A `{recipe.method}` merge of {', '.join(f'`{one}`' for one in recipe.sources)} over "
+            f"A `{recipe.method}` merge of {_sources(recipe)} over "
             f"`{recipe.base}`, found by shoal in generation {record.generation} "
             f"(made by {record.operator}, parents: {lineage}; seed {result.settings.seed})."
         ),

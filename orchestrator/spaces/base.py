@@ -10,13 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluators.registry import Registry
+from workers.library import ModelPolicy
 from workers.recipe import MergeRecipe
 from workers.run import BuilderSettings
 
 #: What evolves: one number per gene. A value, so that it can be compared, stored and sent.
 Genome: TypeAlias = tuple[float, ...]
 
-SPACES = Registry("space", {"merge": "orchestrator.spaces.merge:Merge"})
+SPACES = Registry(
+    "space",
+    {
+        "merge": "orchestrator.spaces.merge:Merge",
+        "dataflow": "orchestrator.spaces.dataflow:Dataflow",
+        "chained": "orchestrator.spaces.chained:Chained",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +100,25 @@ class Space(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Returns facts about the space's models for `shoal check`."""
+        """Returns facts about the space's models for `shoal check`.
+
+        `summary` maps labels to what `shoal check` tells people of the space, a line each.
+        """
         ...
 
 
 class SpaceSettings(Protocol):
     """The campaign's settings of a space."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the built models' weights, or `auto` for the first model's own."""
+        ...
+
+    @property
+    def policy(self) -> ModelPolicy:
+        """What its model folders may contain."""
+        ...
 
     def open(self, seed: int) -> Space:
         """Looks the models up and checks that they fit together.

@@ -2,26 +2,28 @@
 
 Evolutionary Model Merge (Akiba et al. 2024, https://arxiv.org/abs/2403.13187), section 3.1. The
 genes are each source's parameters (weight, density), for each group of layers and each module
-filter. Weights are not normalised by default, because the best found summed to about two.
+filter; which models of a pool take part; and which method merges them. Weights are not normalised
+by default, because the best found summed to about two.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
-from evaluators.registry import UnknownNameError, nearest
-from orchestrator.spaces.base import Box, Genome, Reference
+from orchestrator.spaces import merge_checks
+from orchestrator.spaces.base import Genome, Reference
+from orchestrator.spaces.depth import Course, depth_of
+from orchestrator.spaces.merge_genes import MergeGenes
+from orchestrator.spaces.pool import Pool, check_sources, models_of, numbers_of
+from orchestrator.spaces.sources import Family, open_family
 from workers import library
 from workers.builders.settings import MergeSettings
-from workers.library import ModelError, ModelFacts, ModelPolicy
-from workers.methods.registry import METHODS, MethodFacts, Parameter
-from workers.recipe import MergeRecipe, Setting, Slice, average, plain_copy
+from workers.library import ModelPolicy
+from workers.recipe import MergeRecipe, average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,43 +32,69 @@ class Merge:
 
     #: Local folder or hub id[@revision]: origin of task vectors, configuration and tokenizer.
     base: str
-    #: Models to mix: local folders or hub ids[@revision].
-    sources: Annotated[tuple[str, ...], MinLen(1)]
-    #: Merge method.
-    method: str
+    #: Models to mix: local folders or hub ids[@revision]; or {pool: [...], choose: [least, most]},
+    #: of which each candidate takes some.
+    sources: Annotated[tuple[str, ...], MinLen(1)] | Pool
+    #: Merge method, or a list of them, of which each candidate has one; the search starts from the
+    #: first. One that takes another number of models than the pool allows takes those of its pool
+    #: that are ranked highest.
+    method: str | Annotated[tuple[str, ...], MinLen(1)]
     #: Groups of consecutive layers with genes of their own; 1 treats the whole model alike.
     layer_groups: Annotated[int, Ge(1)] = 1
+    #: `block`: all layers of a group have its values. `linear` and `cosine`: groups are knots from
+    #: the first to the last layer, and layers between them take what lies between.
+    layer_genes: Course = "block"
     #: Parts of tensor names with genes of their own; all other tensors share one more set.
     filters: tuple[str, ...] = ()
-    #: Parameter -> [low, high]; the method's own defaults where absent.
+    #: Parameter -> [low, high]; the method's own defaults where absent. Gives genes to parameters
+    #: that have none by default (lambda), one for each group of layers and filter.
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    #: The method's options, fixed for the campaign (normalize, lambda, rescale).
+    #: The methods' options, fixed for the campaign (normalize, rescale), and values of parameters
+    #: that are not to be searched (lambda).
     options: Mapping[str, Any] = field(default_factory=dict)
     #: Type of the merged weights; `auto` takes the base's.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    #: Tokens of the merged models where the models' vocabularies differ: the base's, or all of
+    #: them. Left out, differing vocabularies are refused.
+    tokenizer: Literal["base", "union"] | None = None
+    #: Where the chat template comes from: `base`, `none`, or one of the models.
+    chat_template: str = "base"
+    #: Whether an accelerator keeps the sources' tensors: as far as half of its free memory goes
+    #: (`auto`), all of them, or none. Changes speed alone.
+    resident: Literal["auto", "always", "never"] = "auto"
     #: Read pickled weights (.bin, .pt), which safetensors were made to replace.
     allow_pickle: bool = False
     #: Run code that comes with a model.
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        try:
-            facts = METHODS.facts(self.method)
-        except UnknownNameError as error:
-            raise ValueError(f"method: {error}") from error
-        if facts.num_sources not in (None, len(self.sources)):
+        known = merge_checks.known_methods(self.methods, listed=not isinstance(self.method, str))
+        check_sources(self.sources)
+        numbers, is_pool = numbers_of(self.sources), isinstance(self.sources, Pool)
+        merge_checks.check_numbers(known, numbers, is_pool=is_pool)
+        merge_checks.check_bounds(known, self.bounds)
+        merge_checks.check_options(known, self.options, self.bounds)
+        merge_checks.check_probabilities(known, self.options, self.bounds)
+        choosing = len(known) > 1 or numbers[0] < len(self.models)
+        merge_checks.check_searched(known, self.bounds, list(self.options), choosing=choosing)
+        if len(set(self.filters)) != len(self.filters):
+            raise ValueError(f"filters: one is named twice in {list(self.filters)}")
+        templates = ("base", "none", self.base, *self.models)
+        if self.chat_template not in templates:
             raise ValueError(
-                f"sources: {self.method} merges exactly {facts.num_sources} models, got "
-                f"{len(self.sources)}"
+                f"chat_template: expected base, none or one of the models, got "
+                f"{self.chat_template!r}"
             )
-        if len(set(self.sources)) != len(self.sources):
-            raise ValueError(f"sources: a model is named twice in {list(self.sources)}")
-        _check_bounds(self.method, facts, self.bounds)
-        for name in self.options:
-            if name not in facts.options:
-                raise ValueError(
-                    f"options: {self.method} has no option {name!r}; {nearest(name, facts.options)}"
-                )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods that a candidate may have."""
+        return (self.method,) if isinstance(self.method, str) else self.method
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models that may take part."""
+        return models_of(self.sources)
 
     @property
     def policy(self) -> ModelPolicy:
@@ -79,157 +107,126 @@ class Merge:
         Raises:
             ModelError: naming the model and what is wrong with it.
         """
-        policy = self.policy
-        base = _inspect("base", self.base, policy)
-        sources = [_inspect("sources", source, policy) for source in self.sources]
-        try:
-            library.check_family(base, sources)
-        except ModelError as error:
-            raise ModelError(f"sources: {error}") from error
-        if self.layer_groups > base.num_layers:
+        family = open_family(self.base, self.models, self.policy, self.tokenizer)
+        if self.layer_groups > family.base.num_layers:
             raise ValueError(
                 f"layer_groups: {self.layer_groups} groups of layers, but {self.base!r} has "
-                f"{base.num_layers} layers"
+                f"{family.base.num_layers} layers"
             )
-        return MergeSpace(self, [base, *sources], policy, seed)
+        return MergeSpace(self, family, seed)
 
 
 class MergeSpace:
     """A merge space whose models are known (a `Space`)."""
 
-    def __init__(
-        self, settings: Merge, models: list[ModelFacts], policy: ModelPolicy, seed: int
-    ) -> None:
+    def __init__(self, settings: Merge, family: Family, seed: int) -> None:
         self._settings = settings
-        self._models = models
-        self._policy = policy
+        self._family = family
         self._seed = seed
-        self._facts = METHODS.facts(settings.method)
-        self._edges = _edges(models[0].num_layers, settings.layer_groups)
-        self._dtype = models[0].dtype if settings.dtype == "auto" else settings.dtype
-        self.box = self._make_box()
-        self.builder = MergeSettings(base=settings.base, dtype=self._dtype, policy=policy)
+        self._depth = depth_of(settings.layer_genes, family.base.num_layers, settings.layer_groups)
+        self._dtype = family.base.dtype if settings.dtype == "auto" else settings.dtype
+        self._genes = MergeGenes(
+            methods=settings.methods,
+            models=settings.models,
+            numbers=numbers_of(settings.sources),
+            bounds=settings.bounds,
+            fixed=list(settings.options),
+            filters=settings.filters,
+            depth=self._depth,
+        )
+        self._options = {
+            method: {
+                name: value
+                for name, value in settings.options.items()
+                if name in facts.options or facts.parameter(name) is not None
+            }
+            for method, facts in merge_checks.known_methods(settings.methods, listed=True).items()
+        }
+        self.box = self._genes.box
+        self.builder = MergeSettings(
+            base=settings.base,
+            dtype=self._dtype,
+            policy=settings.policy,
+            resident=settings.resident,
+            models=settings.models,
+            tokenizer="union" if family.needs_union else "base",
+            chat_template=settings.chat_template,
+        )
         self.revisions: Mapping[str, str] = {
-            model.reference: library.digest(model, policy) for model in models
+            model.reference: library.digest(model, settings.policy) for model in family.models
         }
         self.references = self._make_references()
 
     def decode(self, genome: Genome) -> MergeRecipe:
         """Returns the recipe of a genome; genes come in the order of `box.names`."""
-        genes = iter(genome)
-        slices = tuple(
-            Slice(start=start, stop=stop, settings=tuple(self._settings_of(genes)))
-            for start, stop in self._edges
-        )
-        return MergeRecipe(
-            method=self._settings.method,
-            sources=self._settings.sources,
+        choice = self._genes.decode(genome)
+        taken = [self._settings.models[place] for place in choice.places]
+        recipe = MergeRecipe(
+            method=choice.method,
+            sources=tuple(taken),
             base=self._settings.base,
-            slices=slices,
-            options=dict(self._settings.options),
+            slices=choice.slices,
+            options=self._options[choice.method],
             dtype=self._dtype,
             seed=self._seed,
+            chat_template=self._settings.chat_template,
         )
+        return self._with_tokens(recipe, taken)
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what the models are and what is searched."""
-        base = self._models[0]
+        settings, base = self._settings, self._family.base
+        kinds = self._genes.kinds
         return {
-            "architecture": base.architecture,
-            "layers": base.num_layers,
-            "sources": len(self._settings.sources),
-            "parameters": base.num_parameters,
+            **self._family.describe(),
             "dtype": self._dtype,
-            "vocabulary": len(base.vocabulary) if base.vocabulary is not None else None,
-            "layer_groups": [f"{start}-{stop - 1}" for start, stop in self._edges],
+            "sources": len(settings.models),
+            "layer_groups": list(self._depth.names),
             "genes": len(self.box.names),
+            "genes_by_kind": dict(kinds),
+            "methods": list(settings.methods),
+            "choose": list(numbers_of(settings.sources)),
             "model_bytes": base.num_parameters * (4 if self._dtype == "float32" else 2),
-            "source_bytes": sum(library.stored_bytes(model) for model in self._models),
+            "summary": {
+                "method": " or ".join(settings.methods),
+                "sources": self._describe_sources(),
+                "layers": self._depth.describe(),
+                "tensors": self._family.describe_tensors(settings.filters),
+            },
         }
 
-    def _settings_of(self, genes: Iterator[float]) -> Iterator[Setting]:
-        for module in self._filters():
-            values = {
-                parameter.name: tuple(next(genes) for _ in self._holders(parameter))
-                for parameter in self._facts.parameters
-            }
-            yield Setting(filter=module, values=values)
+    def _describe_sources(self) -> str:
+        models = self._settings.models
+        least, most = numbers_of(self._settings.sources)
+        number = f"{least}" if least == most else f"{least} to {most}"
+        of = f"all {most}" if least == len(models) else f"{number} of {len(models)}"
+        return f"{of}: {', '.join(models)}"
 
-    def _filters(self) -> tuple[str | None, ...]:
-        return (*self._settings.filters, None)
+    def _with_tokens(self, recipe: MergeRecipe, taken: Sequence[str]) -> MergeRecipe:
+        """Says which tokens the merge has.
 
-    def _holders(self, parameter: Parameter) -> tuple[str, ...]:
-        """Returns whom a parameter has values for: each source, or the merge as a whole."""
-        return self._settings.sources if parameter.per == "source" else ("",)
-
-    def _make_box(self) -> Box:
-        names: list[str] = []
-        lower: list[float] = []
-        upper: list[float] = []
-        neutral: list[float] = []
-        for start, stop in self._edges:
-            for module in self._filters():
-                for parameter in self._facts.parameters:
-                    low, high = self._settings.bounds.get(parameter.name, parameter.default_bounds)
-                    for holder in self._holders(parameter):
-                        parts = (
-                            parameter.name,
-                            holder,
-                            f"layers {start}-{stop - 1}",
-                            module or "rest",
-                        )
-                        names.append(" ".join(part for part in parts if part))
-                        lower.append(low)
-                        upper.append(high)
-                        plain = parameter.plain(len(self._settings.sources))
-                        neutral.append(min(max(plain, low), high))
-        return Box(tuple(names), tuple(lower), tuple(upper), tuple(neutral))
+        With the tokens of all models every recipe names every model, because each candidate must
+        have the same tokens, whichever models it takes.
+        """
+        if not self._family.needs_union:
+            return recipe
+        everyone = tuple(dict.fromkeys([*self._settings.models, self._settings.base]))
+        places = tuple(everyone.index(model) for model in taken)
+        slices = tuple(replace(part, sources=places) for part in recipe.slices)
+        return replace(recipe, sources=everyone, slices=slices, tokenizer="union")
 
     def _make_references(self) -> tuple[Reference, ...]:
-        base, layers = self._settings.base, self._models[0].num_layers
-        known = dict.fromkeys([base, *self._settings.sources])
-        copies = [
-            Reference(
-                name=model,
-                recipe=plain_copy(model, base=base, num_layers=layers, dtype=self._dtype),
-            )
-            for model in known
-        ]
-        uniform = average(
-            list(self._settings.sources), base=base, num_layers=layers, dtype=self._dtype
+        base, models = self._settings.base, self._settings.models
+        copies = [self._reference(model, [model]) for model in dict.fromkeys([base, *models])]
+        return (*copies, self._reference("uniform merge", list(models)))
+
+    def _reference(self, name: str, models: list[str]) -> Reference:
+        """Returns the mean of some models as a reference."""
+        recipe = average(
+            models,
+            base=self._settings.base,
+            num_layers=self._family.base.num_layers,
+            dtype=self._dtype,
         )
-        return (*copies, Reference(name="uniform merge", recipe=uniform))
-
-
-def _inspect(key: str, reference: str, policy: ModelPolicy) -> ModelFacts:
-    try:
-        return library.inspect(reference, policy)
-    except ModelError as error:
-        raise ModelError(f"{key}: {error}") from error
-
-
-def _edges(num_layers: int, groups: int) -> list[tuple[int, int]]:
-    """Cuts layers into consecutive groups whose sizes differ by at most one."""
-    cuts = [round(group * num_layers / groups) for group in range(groups + 1)]
-    return list(itertools.pairwise(cuts))
-
-
-def _check_bounds(
-    method: str, facts: MethodFacts, bounds: Mapping[str, tuple[float, float]]
-) -> None:
-    parameters = {parameter.name: parameter for parameter in facts.parameters}
-    for name, (low, high) in bounds.items():
-        if name not in parameters:
-            raise ValueError(
-                f"bounds: {method} has no parameter {name!r}; {nearest(name, parameters)}"
-            )
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(
-                f"bounds.{name}: expected [low, high] with low < high, got [{low}, {high}]"
-            )
-        for edge in (low, high):
-            if not parameters[name].accepts(edge):
-                raise ValueError(
-                    f"bounds.{name}: {edge} is outside what {method} accepts, "
-                    f"{parameters[name].describe()}"
-                )
+        recipe = replace(recipe, chat_template=self._settings.chat_template)
+        return Reference(name=name, recipe=self._with_tokens(recipe, models))
