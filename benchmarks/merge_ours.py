@@ -12,11 +12,11 @@ import torch
 
 from orchestrator import mergekit
 from workers.export import write_model
-from workers.library import ModelPolicy, inspect
 from workers.merging.residence import Residence
 from workers.merging.tensors import TensorMerge
 from workers.merging.workshop import Workshop
 from workers.methods.registry import METHODS
+from workers.models.library import ModelPolicy, inspect
 from workers.recipe import MergeRecipe, Part, Setting, Slice
 
 _POLICY = ModelPolicy()

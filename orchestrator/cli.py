@@ -249,7 +249,7 @@ def merge(
 ) -> None:
     """Build one model from a recipe, without evolution, tensor by tensor."""
     from orchestrator import commands
-    from workers.library import ModelPolicy
+    from workers.models.library import ModelPolicy
 
     policy = ModelPolicy(allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     commands.merge(recipe, folder, policy, seed=seed, force=force)
@@ -354,7 +354,7 @@ def _explain(error: Exception) -> int:
     from orchestrator.mergekit import RecipeError
     from orchestrator.storage.base import LeaseLostError, StoreError, StoreFaultError
     from orchestrator.yaml_file import YamlError
-    from workers.library import ModelError
+    from workers.models.library import ModelError
 
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
     if callable(show) and isinstance(code, int):  # a mistake in the command line, explained by it

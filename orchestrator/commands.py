@@ -11,8 +11,8 @@ from orchestrator import assemble, config, report
 from orchestrator import export as exports
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.reader import Reader
-from workers import library
-from workers.library import ModelPolicy
+from workers.models import library
+from workers.models.library import ModelPolicy
 from workers.recipe import MergeRecipe, plain_copy
 from workers.run import best_device
 

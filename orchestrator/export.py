@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator import mergekit, yaml_file
 from orchestrator.settings import CampaignSettings
-from workers.library import ModelPolicy
+from workers.models.library import ModelPolicy
 from workers.recipe import MergeRecipe
 
 
@@ -36,12 +36,24 @@ def write_folder(
     try:
         write_model(recipe, policy, partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
-        write_recipe(recipe, partial / "recipe.yaml")
+        write_recipe_or_reason(recipe, partial / "recipe.yaml")
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_recipe_or_reason(recipe: MergeRecipe, path: Path) -> None:
+    """Writes a recipe as mergekit's YAML, or why that cannot say it: a model is worth more."""
+    try:
+        write_recipe(recipe, path)
+    except mergekit.RecipeError as error:
+        path.write_text(
+            f"# mergekit's format cannot say this recipe: {error}.\n"
+            "# `shoal merge recipe.json` builds the model beside that file.\n",
+            encoding="utf-8",
+        )
 
 
 def write_recipe(recipe: MergeRecipe, path: Path) -> None:
@@ -53,11 +65,11 @@ def write_recipe(recipe: MergeRecipe, path: Path) -> None:
             "# Written by shoal. Build it with `mergekit-multi`; `shoal merge recipe.json` gives\n"
             "# the very model beside that file.\n"
         )
-    if recipe.method == "dare_ties":
+    if recipe.method.startswith(("dare", "della")):
         head += (
-            "# DARE's division by the density is in the weights here (where they are normalised,\n"
-            "# mergekit's own rescaling stands for it). Its random masks are not part of this\n"
-            "# format: `shoal merge recipe.json` gives the very model beside that file.\n"
+            "# Random masks are not part of this format, nor is a division by the density: it is\n"
+            "# in the weights here, or mergekit's own rescaling stands for it. `shoal merge\n"
+            "# recipe.json` gives the very model beside that file.\n"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "---\n".join(yaml_file.dump(document) for document in documents)

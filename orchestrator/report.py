@@ -206,8 +206,8 @@ def card(result: Result, record: CandidateRecord, folder: str) -> str:
         f"```\n{command}\n```" if command else "",
         "## Recipe",
         (
-            "`recipe.yaml` rebuilds this model with `shoal merge` or `mergekit-yaml`; "
-            "`recipe.json` is the same recipe in full precision with the seed of its masks."
+            "`recipe.yaml` is the recipe in mergekit's format, for `shoal merge` or mergekit; "
+            "`recipe.json` is the same in full precision with the seed of its masks."
         ),
         "## Software",
         ", ".join(f"{name} {version}" for name, version in result.versions.items()),

@@ -243,7 +243,7 @@ def _write(reader: Reader, result: report.Result) -> list[Path]:
     card = report.card(result, result.winner, str(folder / "best"))
     policy = exports.policy_of(settings)
     exports.write_folder(recipe, policy, folder / "best", card=card, replace=True)
-    exports.write_recipe(recipe, folder / "recipe.yaml")
+    exports.write_recipe_or_reason(recipe, folder / "recipe.yaml")
     references = reader.references(settings.name)
     report.draw(reader.history(settings.name), references, folder / "fitness.png")
     (folder / "report.md").write_text(report.markdown(result, "fitness.png"), encoding="utf-8")

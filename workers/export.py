@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.layouts import layer_changes, text_section
 from workers.merging.residence import Residence
 from workers.merging.tensors import TensorMerge
 from workers.merging.workshop import Workshop
-from workers.model_files import ModelPolicy, locate
+from workers.models.files import ModelPolicy, locate
+from workers.models.layouts import layer_changes, text_section
+from workers.models.safetensors_writer import SHARD_BYTES, index_of, open_shard, plan_shards
+from workers.models.tokenizer_files import with_vocab_size, write_tokenizer
 from workers.recipe import MergeRecipe
-from workers.safetensors_writer import SHARD_BYTES, index_of, open_shard, plan_shards
-from workers.tokenizer_files import with_vocab_size, write_tokenizer
 
 #: Settings and papers of the base that hold for what is made of it.
 _COMPANIONS = ("generation_config.json", "preprocessor_config.json", "LICENSE*", "NOTICE*")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from workers.folding import Branches, hop_settings, last_settings, products
+from workers.models.folding import Branches, hop_settings, last_settings, products
 from workers.recipe import MergeRecipe, Part, Setting, Slice, Source
 
 

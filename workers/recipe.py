@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from evaluators.digest import hash_text
-from workers.layers import is_before_layers, layer_of
+from workers.models.layers import is_before_layers, layer_of
 
 #: A model to read: a folder or hub id as the user wrote it, or a recipe that builds it.
 Source: TypeAlias = "str | MergeRecipe"
@@ -158,9 +158,7 @@ class MergeRecipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold; what is not said is left out."""
-        sources = [
-            one.as_dict() if isinstance(one, MergeRecipe) else one for one in self.sources
-        ]
+        sources = [one.as_dict() if isinstance(one, MergeRecipe) else one for one in self.sources]
         return {
             "kind": "merge",
             "method": self.method,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluators.registry import Registry
-from workers.library import ModelPolicy
+from workers.models.library import ModelPolicy
 from workers.recipe import MergeRecipe
 from workers.run import BuilderSettings
 

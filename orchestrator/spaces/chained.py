@@ -24,8 +24,8 @@ from orchestrator.spaces.dataflow import (
 )
 from orchestrator.spaces.merge import Merge, MergeSpace
 from orchestrator.spaces.routes import Routes, RouteSettings
-from workers import library
-from workers.library import ModelFacts, ModelPolicy
+from workers.models import library
+from workers.models.library import ModelFacts, ModelPolicy
 from workers.paths import Hop, path_recipe
 from workers.recipe import MergeRecipe
 

@@ -2,8 +2,8 @@
 
 Evolutionary Model Merge (Akiba et al. 2024, https://arxiv.org/abs/2403.13187), section 3.2. Tokens,
 embeddings, final norm and output head are the first model's. Any number of models can take part,
-the paper had two. `orchestrator.spaces.routes` says what the genes are, `workers.folding` how
-scales become weights.
+the paper had two. `orchestrator.spaces.routes` says what the genes are, `workers.models.folding`
+how scales become weights.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from annotated_types import MinLen
 
 from orchestrator.spaces.base import Box, Genome, Reference
 from orchestrator.spaces.routes import Gene, Routes, RouteSettings
-from workers import library
 from workers.builders.settings import MergeSettings
-from workers.folding import Branches, branches_of
-from workers.layers import in_layer, layer_of
-from workers.layouts import text_section
-from workers.library import ModelError, ModelFacts, ModelPolicy
+from workers.models import library
+from workers.models.folding import Branches, branches_of
+from workers.models.layers import in_layer, layer_of
+from workers.models.layouts import text_section
+from workers.models.library import ModelError, ModelFacts, ModelPolicy
 from workers.paths import Hop, path_recipe
 from workers.recipe import MergeRecipe, Source
 

@@ -20,9 +20,9 @@ from orchestrator.spaces.depth import Course, depth_of
 from orchestrator.spaces.merge_genes import MergeGenes
 from orchestrator.spaces.pool import Pool, check_sources, models_of, numbers_of
 from orchestrator.spaces.sources import Family, open_family
-from workers import library
 from workers.builders.settings import MergeSettings
-from workers.library import ModelPolicy
+from workers.models import library
+from workers.models.library import ModelPolicy
 from workers.recipe import MergeRecipe, average
 
 

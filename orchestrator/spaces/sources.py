@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers import library, vocabulary
-from workers.library import ModelError, ModelFacts, ModelPolicy
-from workers.vocabulary import Alignment, Mode, VocabularyError
+from workers.models import library, vocabulary
+from workers.models.library import ModelError, ModelFacts, ModelPolicy
+from workers.models.vocabulary import Alignment, Mode, VocabularyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from orchestrator.spaces.chained import Chained
 from orchestrator.spaces.dataflow import Dataflow
 from orchestrator.spaces.merge import Merge
 from orchestrator.spaces.routes import Routes, RouteSettings
-from workers.library import ModelError
+from workers.models.library import ModelError
 from workers.paths import Hop
 from workers.recipe import MergeRecipe
 

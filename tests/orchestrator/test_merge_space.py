@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from orchestrator.spaces.merge import Merge
 from orchestrator.spaces.pool import Pool
-from workers.library import ModelError
 from workers.methods.registry import METHODS
+from workers.models.library import ModelError
 
 LAYERS, TOKENS = 5, 6
 NAMES = ("a", "b", "c", "d")

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator import mergekit, yaml_file
-from workers.library import inspect
 from workers.merging.residence import Residence
 from workers.merging.tensors import TensorMerge
 from workers.merging.workshop import Workshop
-from workers.model_files import ModelPolicy
+from workers.models.files import ModelPolicy
+from workers.models.library import inspect
 from workers.recipe import MergeRecipe, Part, Setting, Slice
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "mergekit"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator import mergekit, yaml_file
 from orchestrator.mergekit import RecipeError
-from workers.layers import layer_of
 from workers.methods.registry import METHODS
+from workers.models.layers import layer_of
 from workers.recipe import MergeRecipe, Part, Setting, Slice
 
 LAYERS = 6

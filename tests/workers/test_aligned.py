@@ -10,10 +10,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workers.aligned import AlignedWeights
-from workers.library import ModelPolicy, inspect
-from workers.vocabulary import Vocabulary, VocabularyError, plan, read_vocabulary
-from workers.weights import open_weights
+from workers.models.aligned import AlignedWeights
+from workers.models.library import ModelPolicy, inspect
+from workers.models.vocabulary import Vocabulary, VocabularyError, plan, read_vocabulary
+from workers.models.weights import open_weights
 
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")
 

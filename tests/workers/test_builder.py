@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from workers.builders.merge import NonFiniteWeightsError
 from workers.builders.settings import MergeSettings
-from workers.library import ModelError
+from workers.models.library import ModelError
 from workers.recipe import MergeRecipe, Setting, Slice, average, plain_copy
 
 LAYERS = 4

@@ -23,7 +23,7 @@ MERGE = """
 import sys
 from pathlib import Path
 from workers.export import write_model
-from workers.library import ModelPolicy
+from workers.models.library import ModelPolicy
 from workers.recipe import MergeRecipe
 import json
 recipe = MergeRecipe.from_dict(json.loads(sys.argv[1]))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workers.builders.settings import MergeSettings
 from workers.export import write_model
-from workers.library import ModelPolicy, inspect
+from workers.models.library import ModelPolicy, inspect
 from workers.recipe import MergeRecipe, Setting, Slice, plain_copy
 
 POLICY = ModelPolicy()

@@ -13,7 +13,14 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from workers.builders.settings import MergeSettings
-from workers.folding import BRANCHES, LIMITS, branches_of, hop_settings, last_settings, products
+from workers.models.folding import (
+    BRANCHES,
+    LIMITS,
+    branches_of,
+    hop_settings,
+    last_settings,
+    products,
+)
 from workers.paths import Hop, path_recipe
 
 SIZES = {

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from workers.library import (
+from workers.models.library import (
     ModelError,
     ModelPolicy,
     check_family,
@@ -208,7 +208,7 @@ def test_an_encoder_decoder_is_refused_because_its_layer_numbers_are_not_unique(
 def test_inspecting_imports_no_torch(models):
     code = f"""
 import sys
-from workers.library import ModelPolicy, inspect, digest
+from workers.models.library import ModelPolicy, inspect, digest
 facts = inspect({str(models / "a")!r}, ModelPolicy())
 digest(facts, ModelPolicy())
 sys.exit("torch" in sys.modules)
@@ -363,7 +363,7 @@ def test_an_absurd_header_length_is_refused_without_reading_it(tmp_path):
 
 
 def test_every_type_that_torch_can_store_is_known(tmp_path):
-    from workers.safetensors_file import DTYPES
+    from workers.models.safetensors_file import DTYPES
 
     for kind, (size_bytes, name) in DTYPES.items():
         tensor = torch.zeros(3, dtype=getattr(torch, name))

@@ -20,9 +20,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from workers.library import ModelError, ModelPolicy, check_family, digest, inspect, locate
-from workers.lora import plan_adapter
-from workers.weights import open_weights
+from workers.models.library import ModelError, ModelPolicy, check_family, digest, inspect, locate
+from workers.models.lora import plan_adapter
+from workers.models.weights import open_weights
 
 STRICT = ModelPolicy()
 ROOT = "base_model.model."

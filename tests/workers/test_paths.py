@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from workers.builders.settings import MergeSettings
 from workers.export import write_model
-from workers.folding import BRANCHES
-from workers.library import ModelPolicy
+from workers.models.folding import BRANCHES
+from workers.models.library import ModelPolicy
 from workers.paths import Hop, path_recipe
 from workers.recipe import MergeRecipe, Setting, Slice, average
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.layers import layer_of
+from workers.models.layers import layer_of
 from workers.recipe import MergeRecipe, Setting, Slice, average, plain_copy
 
 

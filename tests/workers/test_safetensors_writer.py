@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from workers.safetensors_file import read_header
-from workers.safetensors_writer import index_of, num_bytes, open_shard, plan_shards
+from workers.models.safetensors_file import read_header
+from workers.models.safetensors_writer import index_of, num_bytes, open_shard, plan_shards
 
 FACTS = {
     "b": ("bfloat16", (3, 5)),

@@ -13,8 +13,8 @@ from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer
 
-from workers.tokenizer_files import with_vocab_size, write_tokenizer
-from workers.vocabulary import Vocabulary, VocabularyError, plan
+from workers.models.tokenizer_files import with_vocab_size, write_tokenizer
+from workers.models.vocabulary import Vocabulary, VocabularyError, plan
 
 PROSE = ["the cat sat on the mat and the rat sat on the cat", "that hat is flat"] * 4
 CODE = ["return self.value", "self.value = self.other", "def other(self): return value"] * 4

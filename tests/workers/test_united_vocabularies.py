@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workers.builders.settings import MergeSettings
 from workers.export import write_model
-from workers.library import ModelPolicy
+from workers.models.library import ModelPolicy
 from workers.recipe import average
 
 TOKEN = "<|im_start|>"

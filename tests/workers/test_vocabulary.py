@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from workers.library import ModelFacts, ModelPolicy, inspect
-from workers.vocabulary import (
+from workers.models.library import ModelFacts, ModelPolicy, inspect
+from workers.models.vocabulary import (
     Vocabulary,
     VocabularyError,
     is_vocabulary_tensor,
@@ -107,7 +107,7 @@ def test_other_tensors_are_not_taken_for_tokens(name):
 
 
 def test_planning_needs_no_torch():
-    code = "import sys, workers.vocabulary; sys.exit('torch' in sys.modules)"
+    code = "import sys, workers.models.vocabulary; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

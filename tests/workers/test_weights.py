@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workers.library import ModelError, ModelPolicy, inspect
-from workers.weights import StoredWeights, open_weights
+from workers.models.library import ModelError, ModelPolicy, inspect
+from workers.models.weights import StoredWeights, open_weights
 
 STRICT = ModelPolicy()
 PICKLES = ModelPolicy(allow_pickle=True)

@@ -16,15 +16,15 @@ from transformers.utils import logging as transformers_logging
 
 from evaluators.base import Language
 from workers.builders.settings import MergeSettings
-from workers.layers import in_layer
-from workers.layouts import layer_changes
-from workers.library import ModelError, locate
 from workers.merging.residence import Residence
 from workers.merging.tensors import TensorMerge
 from workers.merging.workshop import NonFiniteWeightsError, Workshop
+from workers.models.layers import in_layer
+from workers.models.layouts import layer_changes
+from workers.models.library import ModelError, locate
+from workers.models.tokenizer_files import write_tokenizer
+from workers.models.vocabulary import Alignment
 from workers.recipe import MergeRecipe
-from workers.tokenizer_files import write_tokenizer
-from workers.vocabulary import Alignment
 
 __all__ = ["MergeBuilder", "NonFiniteWeightsError"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from workers.library import ModelPolicy
+from workers.models.library import ModelPolicy
 
 if TYPE_CHECKING:
     from workers.builders.merge import MergeBuilder

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import torch
 
-from workers.layers import in_layer, layer_of
-from workers.library import ModelError
 from workers.merging.combinations import Batch, alone
 from workers.merging.combine import carry_out
 from workers.merging.inputs import TensorInputs
 from workers.merging.workshop import NonFiniteWeightsError, Workshop
 from workers.methods.base import Method
 from workers.methods.registry import METHODS, MethodFacts
+from workers.models.layers import in_layer, layer_of
+from workers.models.library import ModelError
+from workers.models.safetensors_file import TensorFacts
+from workers.models.weights import Reader
 from workers.recipe import MergeRecipe, Part, Setting, Slice, Source
-from workers.safetensors_file import TensorFacts
-from workers.weights import Reader
 
 #: Types whose tensors are merged; all others are taken from the first source.
 FLOATS = ("float64", "float32", "float16", "bfloat16")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from workers.aligned import AlignedWeights
-from workers.library import ModelFacts, inspect
 from workers.merging import kernels
 from workers.merging.cache import Cache
 from workers.merging.combine import all_finite
 from workers.merging.residence import Residence
-from workers.model_files import ModelPolicy
+from workers.models.aligned import AlignedWeights
+from workers.models.files import ModelPolicy
+from workers.models.library import ModelFacts, inspect
+from workers.models.vocabulary import Alignment, Mode, plan, read_vocabulary
+from workers.models.weights import Reader, open_weights
 from workers.recipe import MergeRecipe
-from workers.vocabulary import Alignment, Mode, plan, read_vocabulary
-from workers.weights import Reader, open_weights
 
 
 class NonFiniteWeightsError(ValueError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.safetensors_file import ModelError, TensorFacts, read_header
+from workers.models.safetensors_file import ModelError, TensorFacts, read_header
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WHOLE = "model.safetensors"

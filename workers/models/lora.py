@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.lora_settings import read_settings
-from workers.model_files import ADAPTER_CONFIG
-from workers.safetensors_file import ModelError, TensorFacts
+from workers.models.files import ADAPTER_CONFIG
+from workers.models.lora_settings import read_settings
+from workers.models.safetensors_file import ModelError, TensorFacts
 
 if TYPE_CHECKING:
     import torch
 
-    from workers.weights import Reader
+    from workers.models.weights import Reader
 
 #: PEFT wraps a model twice, and names tensors accordingly.
 _ROOT = "base_model.model."

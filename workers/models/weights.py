@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import safe_open
 
-from workers.lora import AdaptedWeights, plan_adapter
-from workers.model_files import (
+from workers.models.files import (
     STRICT,
     ModelPolicy,
     adapter_file,
@@ -22,7 +21,8 @@ from workers.model_files import (
     resolve,
     weight_files,
 )
-from workers.safetensors_file import DTYPES, ModelError, TensorFacts
+from workers.models.lora import AdaptedWeights, plan_adapter
+from workers.models.safetensors_file import DTYPES, ModelError, TensorFacts
 
 #: What reading a damaged or malicious pickle raises, depending on where it is hit.
 _DAMAGED = (

@@ -1,6 +1,6 @@
 """Source models: found and inspected by their JSON and headers; no torch, and no weights are read.
 
-`workers.weights` opens what is inspected here.
+`workers.models.weights` opens what is inspected here.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.checksums import read_into
-from workers.layers import is_before_layers, layer_of
-from workers.layouts import NUM_LAYERS, text_section
-from workers.lora import plan_adapter
-from workers.lora_settings import read_settings
-from workers.model_files import (
+from workers.models.checksums import read_into
+from workers.models.files import (
     ADAPTER_CONFIG,
     ModelPolicy,
     adapter_file,
@@ -27,8 +23,12 @@ from workers.model_files import (
     resolve,
     weight_files,
 )
-from workers.safetensors_file import DTYPES, ModelError, TensorFacts, read_header
-from workers.vocabulary import is_vocabulary_tensor
+from workers.models.layers import is_before_layers, layer_of
+from workers.models.layouts import NUM_LAYERS, text_section
+from workers.models.lora import plan_adapter
+from workers.models.lora_settings import read_settings
+from workers.models.safetensors_file import DTYPES, ModelError, TensorFacts, read_header
+from workers.models.vocabulary import is_vocabulary_tensor
 
 __all__ = [
     "ModelError",
@@ -190,7 +190,7 @@ def check_family(
         base: What the others are compared with.
         sources: The others.
         aligns_tokens: Whether vocabularies may differ, because rows will be put where the merged
-            model has them (see `workers.vocabulary`).
+            model has them (see `workers.models.vocabulary`).
 
     Raises:
         ModelError: naming the first model that differs from the base, in what, and by how much.

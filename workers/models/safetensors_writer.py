@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from workers.safetensors_file import DTYPES, TensorFacts
+from workers.models.safetensors_file import DTYPES, TensorFacts
 
 #: Bytes of one file, as the hub asks for.
 SHARD_BYTES = 5_000_000_000
@@ -89,9 +89,7 @@ def open_shard(folder: Path, shard: Shard) -> Iterator[dict[str, torch.Tensor]]:
         file.write(struct.pack("<Q", len(text)) + text)
         file.flush()
         with mmap.mmap(file.fileno(), start + end) as pages:
-            tensors = {
-                name: _tensor(pages, start + places[name], facts) for name, facts in ordered
-            }
+            tensors = {name: _tensor(pages, start + places[name], facts) for name, facts in ordered}
             yield tensors
             tensors.clear()  # a map cannot be closed while tensors look into it
 

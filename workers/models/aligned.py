@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 from evaluators.digest import hash_text
-from workers.safetensors_file import TensorFacts
-from workers.vocabulary import Alignment, VocabularyError, is_vocabulary_tensor
-from workers.weights import Reader
+from workers.models.safetensors_file import TensorFacts
+from workers.models.vocabulary import Alignment, VocabularyError, is_vocabulary_tensor
+from workers.models.weights import Reader
 
 
 class AlignedWeights:
@@ -23,7 +23,7 @@ class AlignedWeights:
 
     Args:
         weights: The model's own reader; its reference is one of the alignment's.
-        alignment: What `workers.vocabulary.plan` made for this model and its companions.
+        alignment: What `workers.models.vocabulary.plan` made for this model and its companions.
         open_weights: Gives the readers of the other models, not aligned. It is called only when
             rows are taken from them.
         keep: Whether rearranged tensors stay in memory once they have been asked for.

@@ -2,8 +2,8 @@
 
 A fine-tune may have added tokens, moved them or resized its embeddings. A plan says, for each row
 of the merged model's embeddings, which token it stands for and where each model has that token.
-Plans are plain data; `workers.aligned` reads weights by them, `workers.tokenizer_files` writes the
-tokenizer that belongs to them.
+Plans are plain data; `aligned` reads weights by them, `tokenizer_files` writes the tokenizer that
+belongs to them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from workers.layers import layer_of
+from workers.models.layers import layer_of
 
 if TYPE_CHECKING:
-    from workers.library import ModelFacts
+    from workers.models.library import ModelFacts
 
 Mode = Literal["base", "union"]
 
@@ -90,7 +90,7 @@ def is_vocabulary_tensor(name: str) -> bool:
     """Whether a tensor's name says that its rows stand for tokens: embeddings, heads, head biases.
 
     Names that some architectures use for other things are decided by the number of rows as well
-    (see `workers.aligned`).
+    (see `workers.models.aligned`).
     """
     return layer_of(name) is None and _VOCABULARY.search(name) is not None
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workers.tokenizer_union import all_tokens, unite
-from workers.vocabulary import Alignment, VocabularyError
+from workers.models.tokenizer_union import all_tokens, unite
+from workers.models.vocabulary import Alignment, VocabularyError
 
 _TOKENIZER = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"

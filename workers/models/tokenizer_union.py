@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from workers.vocabulary import VocabularyError
+from workers.models.vocabulary import VocabularyError
 
 #: The parsed content of a tokenizer.json.
 Tokenizer = Mapping[str, Any]

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from workers.safetensors_file import ModelError
+from workers.models.safetensors_file import ModelError
 
 _SUMS = "SHA256SUMS"
 _SHA256 = re.compile(r"[0-9a-f]{64}")

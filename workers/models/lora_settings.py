@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from workers.model_files import ADAPTER_CONFIG, read_json
-from workers.safetensors_file import ModelError
+from workers.models.files import ADAPTER_CONFIG, read_json
+from workers.models.safetensors_file import ModelError
 
 _Value = TypeVar("_Value")
 

@@ -1,0 +1,1 @@
+"""Source models: found, inspected, opened; and the files of models that are made."""
