@@ -47,7 +47,12 @@ SECTIONS = ("equality", "memory", "command")
 SMALL = ("llama", "qwen2", "gpt2")
 LARGE = "llama-135m"
 TIMED = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
-COMMANDS = ("linear", "ties")
+#: Every method once; a stack stands for passthrough.
+COMMANDS = (
+    *("linear", "slerp", "nuslerp", "multislerp", "karcher", "model_stock", "nearswap"),
+    *("arcee_fusion", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della_linear"),
+    *("della", "breadcrumbs", "breadcrumbs_ties", "sce", "ram", "ramplus_tl", "passthrough"),
+)
 #: The layers whose coefficients change where one of ten groups does.
 GROUP = (12, 15)
 UPCAST = {"dtype": "float32", "out_dtype": "bfloat16"}

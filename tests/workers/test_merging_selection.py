@@ -74,10 +74,10 @@ def test_counts_are_made_once_for_all_densities(monkeypatch):
     from workers.merging import selection
 
     counted = []
-    whole = selection.Magnitudes.count_upper
+    whole = selection.Magnitudes.count_kinds
     monkeypatch.setattr(
         selection.Magnitudes,
-        "count_upper",
+        "count_kinds",
         lambda self: counted.append(1) or whole(self),
     )
     cache = Cache()
@@ -85,6 +85,17 @@ def test_counts_are_made_once_for_all_densities(monkeypatch):
     for keep in (100, 200, 300):
         inputs_of(source, base, cache=cache).largest(0, keep)
     assert len(counted) == 1
+
+
+@pytest.mark.parametrize("kinds", [100, 32_768, 32_769, 60_000])
+def test_any_number_of_different_values_gives_the_same_cut(kinds):
+    generator = torch.Generator().manual_seed(kinds)
+    steps = torch.randint(0, kinds, (400, 300), generator=generator) + 1
+    source = torch.cat([torch.arange(kinds) + 1, steps.flatten()]).float().view(-1, 1)
+    base = torch.zeros_like(source)
+    for keep in (1, kinds // 2, 100_000):
+        kept = inputs_of(source, base).largest(0, keep).keeps(source, 0)
+        assert torch.equal(kept, kept_by_sorting(source, keep))
 
 
 def test_the_cache_forgets_what_was_asked_for_longest_ago():

@@ -6,9 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
-import torch
-
 #: What an entry costs beside its tensors: key, object and dictionary slot.
 _OVERHEAD_BYTES = 400
 
@@ -36,6 +33,4 @@ class Cache:
 
 
 def _size(held: Any) -> int:
-    if isinstance(held, torch.Tensor | np.ndarray):
-        return _OVERHEAD_BYTES + int(held.nbytes)
-    return _OVERHEAD_BYTES
+    return _OVERHEAD_BYTES + int(getattr(held, "nbytes", 0))

@@ -9,8 +9,8 @@ from workers.merging import kernels
 from workers.merging.combinations import Batch, combination_rule
 from workers.merging.inputs import TensorInputs
 from workers.merging.memory import addresses, entries, fits_kernels
-from workers.merging.task_sum import task_sum_rule
-from workers.methods.base import BASE, Combination, Cut, Plan, Rule, TaskSum
+from workers.merging.task_sum import numbers_of, task_sum_rule
+from workers.methods.base import BASE, Combination, Plan, Rule, TaskSum
 
 #: Entries that are looked at together.
 _PART = 1 << 20
@@ -66,19 +66,14 @@ def _bounded(values: torch.Tensor, dtype: torch.dtype) -> bool:
 
 
 def _sum_tasks(plan: TaskSum, inputs: TensorInputs, out: torch.Tensor) -> bool:
-    nothing = Cut(threshold=float("inf"), last=-1)
-    everything = Cut(threshold=-1.0, last=-1)
-    cuts = [(one.kept or everything, one.outliers or nothing) for one in plan.thinned]
-    terms = [
-        [weight, kept.threshold, outliers.threshold, one.density, one.factor]
-        for weight, (kept, outliers), one in zip(plan.weights, cuts, plan.thinned, strict=True)
-    ]
+    pairs = zip(plan.weights, plan.thinned, strict=True)
+    terms, lasts = zip(*(numbers_of(weight, thinned) for weight, thinned in pairs), strict=True)
     return bool(
         kernels.sum_tasks(
             addresses(inputs.model(index) for index in range(inputs.num_sources)),
             inputs.model(BASE).data_ptr(),
-            np.array(terms, dtype=np.float32),
-            np.array([[kept.last, outliers.last] for kept, outliers in cuts], dtype=np.int64),
+            np.stack(terms),
+            np.stack(lasts),
             np.array([inputs.noise_key(k) for k in range(inputs.num_sources)], dtype=np.uint32),
             np.float32(plan.scale),
             np.array([plan.elect, plan.elect and plan.normalize]),

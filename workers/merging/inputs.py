@@ -17,11 +17,12 @@ from workers.merging.selection import (
     Histogram,
     Magnitudes,
     Values,
-    count_bins,
     find_cut,
     find_nth,
+    survey,
 )
-from workers.methods.base import BASE, Block, Cut
+from workers.merging.task_sum import numbers_of, thinned_delta
+from workers.methods.base import BASE, Block, Cut, Thinned
 
 #: Entries of a block: a few blocks of float32 lie within a CPU's last cache.
 BLOCK_ENTRIES = {"cpu": 1 << 20}
@@ -130,6 +131,12 @@ class TensorInputs:
         """Returns the cut that keeps the `keep` largest of non-negative values."""
         return self._cut((key, *self._whole()), self._values(values), keep)
 
+    def l1(self, index: int, thinned: Thinned, key: str) -> float:
+        """Returns the L1 norm of a thinned task vector, summed in float64."""
+        kept = (f"l1 {key}", self._seed, self._identities[index], self._identities[BASE])
+        found: float = self._kept(kept, lambda: self._sum_l1(index, thinned))
+        return found
+
     def nth(self, key: str, values: Callable[[Block], torch.Tensor], place: int) -> float:
         """Returns the `place`-th largest of non-negative values, exactly."""
         counted = self._values(values)
@@ -168,7 +175,7 @@ class TensorInputs:
         """Sums products over ranges whose number does not depend on the machine."""
         models = [self.model(a), self.model(b), self.model(BASE if what == "delta" else a)]
         if fits_kernels(models):
-            sums = np.zeros(max(1, models[0].numel() >> 14), np.float64)
+            sums = np.zeros(_ranges(models[0]), np.float64)
             like = entries(models[0])
             kernels.dot(*addresses(models), like, what == "delta", sums)
             return math.fsum(sums)
@@ -180,6 +187,17 @@ class TensorInputs:
             )
             total += float(torch.dot(left, right))
         return total
+
+    def _sum_l1(self, index: int, thinned: Thinned) -> float:
+        models = [self.model(index), self.model(BASE)]
+        if not fits_kernels(models):
+            parts = [thinned_delta(block, index, thinned).abs_() for block in self.blocks()]
+            return math.fsum(float(part.sum(dtype=torch.float64)) for part in parts)
+        sums = np.zeros(_ranges(models[0]), np.float64)
+        term, lasts = numbers_of(1.0, thinned)
+        key = np.array(self.noise_key(index), np.uint32)
+        kernels.thinned_l1(*addresses(models), term, lasts, key, entries(models[0]), sums)
+        return math.fsum(sums)
 
     def _rows_of_products(
         self, what: str, a: int, b: int, read: Callable[[TensorBlock, int], torch.Tensor]
@@ -210,7 +228,8 @@ class TensorInputs:
         return find_cut(values, self._histogram(key, values), keep)
 
     def _histogram(self, key: tuple[Hashable, ...], values: Values) -> Histogram:
-        return Histogram(self._kept(("histogram", *key), lambda: count_bins(values)))
+        found: Histogram = self._kept(("histogram", *key), lambda: survey(values))
+        return found
 
 
 class TensorBlock:
@@ -250,3 +269,8 @@ def _as_rows(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dim() == 2:
         return tensor
     return tensor.reshape(-1, tensor.shape[-1]) if tensor.dim() > 0 else tensor.reshape(1, 1)
+
+
+def _ranges(tensor: torch.Tensor) -> int:
+    """Returns into how many ranges a sum is cut; the machine must not decide, for bits' sake."""
+    return max(1, tensor.numel() >> 14)

@@ -396,6 +396,72 @@ def count_upper(a: Any, b: Any, like: Any, counts: Any) -> None:
             row[size >> np.uint32(16)] += 1
 
 
+@_inner
+def _magnitudes(ours: Any, theirs: Any, sizes: Any) -> None:
+    for i in range(sizes.size):
+        sizes[i] = _bits(abs(_widen(ours[i]) - _widen(theirs[i])))
+
+
+@_inner
+def _count_low(sizes: Any, upper: Any, row: Any) -> None:
+    for i in range(sizes.size):
+        if sizes[i] >> np.uint32(16) == upper:
+            row[sizes[i] & np.uint32(0xFFFF)] += 1
+
+
+@_inner
+def _tally(sizes: Any, keys: Any, counts: Any, held: Any) -> Any:
+    """Counts values in a hash table with open addressing; returns how many kinds it holds.
+
+    A key of 0 marks a free slot: zeros, the most frequent value by far, are counted apart. More
+    kinds than half of the slots are not taken in, and told by a number beyond that half.
+    """
+    mask = np.uint32(keys.size - 1)
+    for i in range(sizes.size):
+        key = sizes[i]
+        if key == 0:
+            continue
+        slot = (np.uint32(key * np.uint32(2654435769)) >> np.uint32(13)) & mask
+        while keys[slot] != key and keys[slot] != 0:
+            slot = (slot + np.uint32(1)) & mask
+        if keys[slot] == 0:
+            if held >= keys.size // 2:
+                return keys.size
+            keys[slot] = key
+            held += 1
+        counts[slot] += 1
+    return held
+
+
+@_kernel
+def count_kinds(a: Any, b: Any, like: Any, keys: Any, counts: Any, held: Any) -> None:
+    """Counts each value of |a - b| other than 0, as long as there are few kinds.
+
+    Differences of bfloat16 numbers take few values: thousands among millions of entries.
+
+    Args:
+        a: int64: where one tensor's entries begin.
+        b: int64: where the other's begin.
+        like: (entries,), of both tensors' type; only its size and type are used.
+        keys: uint32, (ranges, a power of 2), zeros: is filled with bits, by a range each.
+        counts: int64, of the same shape, zeros.
+        held: int64, (ranges,): kinds found; more than half of the slots means too many.
+    """
+    for part in numba.prange(held.size):
+        start = like.size * part // held.size
+        stop = like.size * (part + 1) // held.size
+        sizes = np.empty(_SMALL_CHUNK, np.uint32)
+        kinds = 0
+        for at in range(start, stop, _SMALL_CHUNK):
+            end = min(at + _SMALL_CHUNK, stop)
+            seen = sizes[: end - at]
+            _magnitudes(_entries(a, at, end, like), _entries(b, at, end, like), seen)
+            kinds = _tally(seen, keys[part], counts[part], kinds)
+            if kinds > keys.shape[1] // 2:
+                break
+        held[part] = kinds
+
+
 @_kernel
 def count_lower(a: Any, b: Any, like: Any, upper: Any, counts: Any) -> None:
     """Counts the lower 16 bits of those |a - b| whose upper 16 bits are `upper`.
@@ -410,12 +476,12 @@ def count_lower(a: Any, b: Any, like: Any, upper: Any, counts: Any) -> None:
     for thread in numba.prange(counts.shape[0]):
         start = like.size * thread // counts.shape[0]
         stop = like.size * (thread + 1) // counts.shape[0]
-        ours, theirs = _entries(a, start, stop, like), _entries(b, start, stop, like)
-        row = counts[thread]
-        for i in range(stop - start):
-            size = _bits(abs(_widen(ours[i]) - _widen(theirs[i])))
-            if size >> np.uint32(16) == upper:
-                row[size & np.uint32(0xFFFF)] += 1
+        sizes = np.empty(_SMALL_CHUNK, np.uint32)
+        for at in range(start, stop, _SMALL_CHUNK):
+            end = min(at + _SMALL_CHUNK, stop)
+            seen = sizes[: end - at]
+            _magnitudes(_entries(a, at, end, like), _entries(b, at, end, like), seen)
+            _count_low(seen, upper, counts[thread])
 
 
 @_kernel
@@ -441,6 +507,45 @@ def place_equal(a: Any, b: Any, like: Any, threshold: Any, start: Any, wanted: A
             if wanted == 0:
                 return i
     return -1
+
+
+@_inner
+def _l1(parts: Any) -> Any:
+    total = 0.0
+    for i in range(parts.size):
+        total += abs(np.float64(parts[i]))
+    return total
+
+
+@_kernel
+def thinned_l1(
+    address: Any, base: Any, term: Any, lasts: Any, key: Any, like: Any, sums: Any
+) -> None:
+    """Writes the L1 norms of a thinned task vector over ranges of entries.
+
+    Args:
+        address: int64: where the source's entries begin.
+        base: int64: where the base's begin.
+        term: float32, (5,): as in `sum_tasks`; the weight takes no part.
+        lasts: int64, (2,): as in `sum_tasks`.
+        key: uint32, (2,): as in `sum_tasks`.
+        like: (entries,), of both tensors' type; only its size and type are used.
+        sums: float64, (ranges,): as many as the caller likes, whatever the number of threads.
+    """
+    for part in numba.prange(sums.size):
+        start = like.size * part // sums.size
+        stop = like.size * (part + 1) // sums.size
+        origin = np.empty(_SMALL_CHUNK, np.float32)
+        vector = np.empty(_SMALL_CHUNK, np.float32)
+        drawn = np.empty(_SMALL_CHUNK, np.float32)
+        total = 0.0
+        for at in range(start, stop, _SMALL_CHUNK):
+            size = min(_SMALL_CHUNK, stop - at)
+            _scale(origin[:size], _entries(base, at, at + size, like), np.float32(1))
+            _delta(vector[:size], _entries(address, at, at + size, like), origin[:size])
+            _thin(vector[:size], at, term, lasts, key, drawn[:size])
+            total += _l1(vector[:size])
+        sums[part] = total
 
 
 # --- What is known of whole tensors ----------------------------------------------------------

@@ -1,9 +1,10 @@
 """Finds the k-th largest of a tensor that is only ever seen in blocks, exactly.
 
-A radix selection: non-negative float32 numbers are ordered as their bits are, so that counts of
-the upper 16 bits tell in which bin the k-th largest lies, counts of the lower 16 bits within that
-bin tell its value, and one more look tells which of its equals are among the k. The first counts
-depend on the models alone and are kept. Memory does not grow with the tensor.
+Non-negative float32 numbers are ordered as their bits are. Where few different values occur, as
+among differences of bfloat16 numbers, counts of each tell the k-th largest at once. Otherwise this
+is a radix selection: counts of the upper 16 bits tell in which bin it lies, counts of the lower 16
+bits within that bin tell its value. One more look tells which of its equals are among the k. Counts
+of all values depend on the models alone and are kept. Memory does not grow with the tensor.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from workers.merging import kernels, memory
 from workers.methods.base import Cut
 
 _HALF = 1 << 16
+#: Slots of a table of kinds; half of them are filled at most.
+_SLOTS = 1 << 16
 #: int64. Counts are numpy's: torch would start threads for so few numbers.
 Counts: TypeAlias = npt.NDArray[np.int64]
 
@@ -44,13 +47,24 @@ class Values(Protocol):
         """Returns where the `wanted`-th of the values that equal a number is."""
         ...
 
+    def count_kinds(self) -> tuple[npt.NDArray[np.uint32], Counts] | None:
+        """Returns the bits of all values that occur, and how often; None if there are many."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts of the upper 16 bits of all values: the bins that are not empty, largest first."""
+    """How many values there are of each kind, or in each bin of equal upper 16 bits."""
 
-    #: Upper bits of each bin, and how many values are in it or a larger one; (2, bins).
+    #: Bits of each kind or bin, largest first, and how many values are in it or above; (2, bins).
     bins: Counts
+    #: Whether bins are single values.
+    is_exact: bool
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return int(self.bins.nbytes)
 
     def bin_of(self, keep: int) -> tuple[int, int, int]:
         """Returns the bin of the `keep`-th largest, its count, and the count of all above it."""
@@ -59,11 +73,18 @@ class Histogram:
         return int(self.bins[0, place]), int(self.bins[1, place]) - above, above
 
 
-def count_bins(values: Values) -> Counts:
-    """Returns the bins of a histogram."""
+def survey(values: Values) -> Histogram:
+    """Counts all values."""
+    kinds = values.count_kinds()
+    if kinds is not None:
+        bits, counts = kinds
+        order = np.argsort(bits)[::-1]
+        bins = np.stack([bits[order].astype(np.int64), np.cumsum(counts[order])])
+        return Histogram(bins, is_exact=True)
     counts = values.count_upper()[::-1]
     filled = np.flatnonzero(counts)
-    return np.stack([_HALF - 1 - filled, np.cumsum(counts[filled])])
+    bins = np.stack([_HALF - 1 - filled, np.cumsum(counts[filled])])
+    return Histogram(bins, is_exact=False)
 
 
 def find_cut(values: Values, histogram: Histogram, keep: int) -> Cut:
@@ -72,18 +93,22 @@ def find_cut(values: Values, histogram: Histogram, keep: int) -> Cut:
         return Cut(threshold=float("inf"), last=-1)
     if keep >= values.total:
         return Cut(threshold=-1.0, last=-1)
-    upper, inside, above = histogram.bin_of(keep)
-    if above + inside == keep:
-        return Cut(threshold=_number((upper << 16) - 1) if upper else -1.0, last=-1)
-    threshold, wanted, equals = _refine(values, upper, keep - above)
+    threshold, wanted, equals = _nth(values, histogram, keep)
     last = values.total if wanted == equals else values.place(threshold, wanted)
     return Cut(threshold=threshold, last=last)
 
 
 def find_nth(values: Values, histogram: Histogram, place: int) -> float:
     """Returns the `place`-th largest value, 1 for the largest."""
-    upper, _, above = histogram.bin_of(place)
-    return _refine(values, upper, place - above)[0]
+    return _nth(values, histogram, place)[0]
+
+
+def _nth(values: Values, histogram: Histogram, place: int) -> tuple[float, int, int]:
+    """Returns the `place`-th largest value, its place among its equals, and their number."""
+    bits, inside, above = histogram.bin_of(place)
+    if histogram.is_exact:
+        return _number(bits), place - above, inside
+    return _refine(values, bits, place - above)
 
 
 def _refine(values: Values, upper: int, wanted: int) -> tuple[float, int, int]:
@@ -133,6 +158,10 @@ class BlockValues:
             wanted -= found
         raise AssertionError("the values changed while they were looked at")
 
+    def count_kinds(self) -> tuple[npt.NDArray[np.uint32], Counts] | None:
+        """Does not try: there is no such operation on every device."""
+        return None
+
     def _count(self, key: Callable[[torch.Tensor], torch.Tensor]) -> Counts:
         counts = np.zeros(_HALF, np.int64)
         for _, values in self._blocks():
@@ -162,6 +191,21 @@ class Magnitudes:
         kernels.count_lower(*self._addresses, self._like, np.uint32(upper), counts)
         total: Counts = counts.sum(0)
         return total
+
+    def count_kinds(self) -> tuple[npt.NDArray[np.uint32], Counts] | None:
+        """Returns the bits of all values that occur, and how often; None if there are many."""
+        ranges = torch.get_num_threads()
+        keys = np.zeros((ranges, _SLOTS), np.uint32)
+        counts, held = np.zeros((ranges, _SLOTS), np.int64), np.zeros(ranges, np.int64)
+        kernels.count_kinds(*self._addresses, self._like, keys, counts, held)
+        if held.max() > _SLOTS // 2:
+            return None
+        taken = keys > 0
+        bits, places = np.unique(keys[taken], return_inverse=True)
+        sums = np.zeros(bits.size + 1, np.int64)
+        np.add.at(sums, places + 1, counts[taken])
+        sums[0] = self.total - sums.sum()  # all others are 0
+        return np.concatenate([np.zeros(1, np.uint32), bits]), sums
 
     def place(self, threshold: float, wanted: int) -> int:
         """Returns where the `wanted`-th of the values that equal a number is."""

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from workers.methods.base import Block, Rule, TaskSum, Thinned
+from workers.methods.base import Block, Cut, Rule, TaskSum, Thinned
 
 #: Makes a source's task vector as it enters a sum: fresh memory, of the block's shape.
 Vector: TypeAlias = "Callable[[Block], torch.Tensor]"
@@ -36,6 +38,16 @@ def vector_sum_rule(plan: TaskSum, vectors: Sequence[Vector]) -> Rule:
         return block.base().add_(total, alpha=plan.scale)
 
     return merge
+
+
+def numbers_of(
+    weight: float, thinned: Thinned
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Returns a term of a sum as kernels take it (see `kernels.sum_tasks`): (5,) and (2,)."""
+    kept = thinned.kept or Cut(threshold=-1.0, last=-1)
+    outliers = thinned.outliers or Cut(threshold=float("inf"), last=-1)
+    term = [weight, kept.threshold, outliers.threshold, thinned.density, thinned.factor]
+    return np.array(term, np.float32), np.array([kept.last, outliers.last], np.int64)
 
 
 def thinned_delta(block: Block, index: int, thinned: Thinned) -> torch.Tensor:

@@ -175,6 +175,16 @@ class Inputs(Protocol):
         """
         ...
 
+    def l1(self, index: int, thinned: Thinned, key: str) -> float:
+        """Returns the L1 norm of a thinned task vector, summed in float64.
+
+        Args:
+            index: The source.
+            thinned: What is left of the task vector.
+            key: What the thinning is called, with all it depends on beside the models.
+        """
+        ...
+
     def nth(self, key: str, values: Callable[[Block], torch.Tensor], place: int) -> float:
         """Returns the `place`-th largest of non-negative values, exactly.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 
-from workers.merging.task_sum import Vector, thinned_delta
-from workers.methods.base import Inputs, TaskSum, Thinned, divisor
+from workers.merging.task_sum import Vector
+from workers.methods.base import Block, Inputs, TaskSum, Thinned, divisor
 
 
 def weighted_sum(inputs: Inputs, thinned: Sequence[Thinned]) -> TaskSum:
@@ -44,8 +43,8 @@ def keeping_l1(inputs: Inputs, index: int, thinned: Thinned, key: str) -> Thinne
         thinned: A thinning with the factor 1.
         key: What the thinning is called, with all it depends on beside the models.
     """
-    vector = partial(thinned_delta, index=index, thinned=thinned)
-    return replace(thinned, factor=l1_ratio(inputs, index, vector, key))
+    left = inputs.l1(index, thinned, key)
+    return replace(thinned, factor=inputs.l1(index, Thinned(), "") / left if left > 0 else 1.0)
 
 
 def l1_ratio(inputs: Inputs, index: int, vector: Vector, key: str) -> float:
@@ -53,9 +52,12 @@ def l1_ratio(inputs: Inputs, index: int, vector: Vector, key: str) -> float:
 
     Where nothing is left it is 1.
     """
-    before = _l1(inputs, f"l1 {index}", partial(thinned_delta, index=index, thinned=Thinned()))
-    after = _l1(inputs, f"l1 {index} {key}", vector)
-    return before / after if after > 0 else 1.0
+
+    def norms(block: Block) -> torch.Tensor:
+        return vector(block).abs_().sum(dtype=torch.float64)
+
+    left = float(inputs.total(f"l1 {index} {key}", norms))
+    return inputs.l1(index, Thinned(), "") / left if left > 0 else 1.0
 
 
 def rescaling(inputs: Inputs, *known: str) -> str:
@@ -68,7 +70,3 @@ def rescaling(inputs: Inputs, *known: str) -> str:
     if found not in known:
         raise ValueError(f"rescale must be one of {', '.join(known)}, got {found!r}")
     return str(found)
-
-
-def _l1(inputs: Inputs, key: str, vector: Vector) -> float:
-    return float(inputs.total(key, lambda block: vector(block).abs_().sum(dtype=torch.float64)))
