@@ -312,3 +312,49 @@ def test_a_tied_head_is_merged_once_and_stays_tied(tied):
     expected = 0.25 * stored["a"][name] + 0.75 * stored["b"][name]
     torch.testing.assert_close(model.model.embed_tokens.weight.detach(), expected)
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def two_groups(paths, first, second):
+    slices = (
+        Slice(start=0, stop=2, settings=everywhere(weight=first, density=(0.5, 0.5))),
+        Slice(start=2, stop=LAYERS, settings=everywhere(weight=second, density=(0.5, 0.5))),
+    )
+    return MergeRecipe(
+        method="ties",
+        sources=(paths["a"], paths["b"]),
+        base=paths["base"],
+        slices=slices,
+        dtype="float32",
+    )
+
+
+def test_a_change_in_one_layer_group_rewrites_that_group_only(paths):
+    builder = open_builder(paths)
+    language = builder.build(two_groups(paths, (0.5, 0.5), (0.5, 0.5)))
+    with torch.no_grad():
+        for tensor in language.model.state_dict().values():
+            tensor.fill_(7.0)  # what is written over is seen
+    found = tensors(builder.build(two_groups(paths, (0.5, 0.5), (0.9, 0.1))))
+    fresh = tensors(open_builder(paths).build(two_groups(paths, (0.5, 0.5), (0.9, 0.1))))
+    late = ("model.layers.2", "model.layers.3", "model.norm", "lm_head")
+    for name, tensor in found.items():
+        if name.startswith(late):
+            assert torch.equal(tensor, fresh[name]), name
+        else:
+            assert bool((tensor == 7.0).all()), name
+
+
+def test_a_merge_that_fails_midway_leaves_nothing_that_is_taken_for_written(paths, copy_model):
+    broken = copy_model("b")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("inf")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    builder = open_builder(paths)
+    good = two_groups(paths, (0.5, 0.5), (0.5, 0.5))
+    builder.build(good)
+    bad = two_groups({**paths, "b": str(broken)}, (0.5, 0.5), (0.5, 0.5))
+    with pytest.raises(NonFiniteWeightsError, match=r"'model.norm.weight' of .* holds NaN or inf"):
+        builder.build(bad)
+    again = tensors(builder.build(good))
+    fresh = tensors(open_builder(paths).build(good))
+    assert all(torch.equal(again[name], fresh[name]) for name in fresh)
