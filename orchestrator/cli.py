@@ -252,8 +252,7 @@ def merge(
     from workers.models.library import ModelPolicy
 
     policy = ModelPolicy(allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    commands.merge(recipe, folder, policy, seed=seed, force=force)
-    _say(f"wrote {folder}")
+    _say(commands.merge(recipe, folder, policy, seed=seed, force=force))
 
 
 @app.command()

@@ -80,8 +80,8 @@ def export(
     return folder
 
 
-def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bool) -> None:
-    """Builds a model from a recipe file.
+def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bool) -> str:
+    """Builds a model from a recipe file; returns what was written, for people.
 
     Raises:
         ValueError: if the recipe or its models cannot be used.
@@ -94,20 +94,25 @@ def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bo
     exports.refuse_used(folder, replace=force)
     recipe = exports.read_recipe(path, facts)
     recipe = replace(recipe, seed=seed) if path.suffix != ".json" else recipe
-    _check_models(recipe, policy)
+    note = _check_models(recipe, policy)
     models = ", ".join(f"`{model}`" for model in recipe.models)
     card = f"# {folder.name}\n\nA `{recipe.method}` merge of {models}.\n"
     with assemble.about(""):
         exports.write_folder(recipe, policy, folder, card=card, replace=force)
+    return f"wrote {folder}{note}"
 
 
-def _check_models(recipe: MergeRecipe, policy: ModelPolicy) -> None:
-    """Refuses models that cannot be merged, as far as headers tell."""
+def _check_models(recipe: MergeRecipe, policy: ModelPolicy) -> str:
+    """Refuses models that cannot be merged, as far as headers tell; returns what is to be known."""
     routes = any(part.origins is not None for part in recipe.slices)
     nested = any(isinstance(source, MergeRecipe) for source in recipe.sources)
     facts = [library.inspect(model, policy) for model in recipe.models]
     if not (routes or nested):  # else models may be of different depth: seen layer by layer
         library.check_family(facts[-1], facts[:-1], aligns_tokens=True)
+    if all(one.vocabulary in (None, facts[-1].vocabulary) for one in facts):
+        return ""
+    kept = "all tokens are" if recipe.tokenizer == "union" else f"those of {recipe.base!r} are"
+    return f"; vocabularies differ: {kept} kept, rows matched by token"
 
 
 def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:

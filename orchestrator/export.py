@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator import mergekit, yaml_file
 from orchestrator.settings import CampaignSettings
-from workers.models.library import ModelPolicy
+from workers.models.library import ModelError, ModelPolicy
 from workers.recipe import MergeRecipe
 
 
@@ -108,6 +108,8 @@ def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRec
             raise mergekit.RecipeError(f"{path} is no recipe: {error}") from error
     try:
         return mergekit.read(yaml_file.load(path).data, facts)
+    except ModelError:
+        raise  # it says by itself which model, and what to do
     except mergekit.RecipeError as error:
         raise mergekit.RecipeError(f"{path}: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

@@ -113,6 +113,10 @@ class Prepared:
             return setting
         weights = setting.values["weight"]
         kept = [density > 0 for density in densities]
+        _log.warning(
+            "a density of 0 leaves the source out of tensors %s, as in mergekit",
+            f"with {setting.filter!r}" if setting.filter else "of a slice",
+        )
         changed = {
             "weight": tuple(one if keep else 0.0 for one, keep in zip(weights, kept, strict=True)),
             "density": tuple(one if one > 0 else 1.0 for one in densities),

@@ -225,6 +225,7 @@ def test_a_recipe_of_another_type_is_refused(paths):
     [
         ("linear", {"weight": (1.0,)}, {}, "linear needs 2 values of 'weight' .* has 1"),
         ("slerp", {"t": (0.5, 0.5)}, {}, "slerp needs 1 values of 't' .* has 2"),
+        ("slerp", {"t": (1.5,)}, {}, r"t 1\.5 is outside \[0, 1\]"),
         ("ties", {"weight": (1, 1), "density": (0.0, 1)}, {}, r"density 0\.0 is outside \(0, 1\]"),
         ("linear", {"weight": (1.0, 1.0)}, {"lambda": 1.0}, "linear has no option 'lambda'"),
         ("tiess", {"weight": (1.0, 1.0)}, {}, "did you mean 'ties'"),

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from workers.builders.settings import MergeSettings
 from workers.export import write_model
 from workers.models.library import ModelPolicy, inspect
-from workers.recipe import MergeRecipe, Setting, Slice, plain_copy
+from workers.recipe import MergeRecipe, Setting, Slice, average, plain_copy
 
 POLICY = ModelPolicy()
 
@@ -80,3 +80,22 @@ def test_a_recipe_that_cannot_be_built_writes_nothing(models, tmp_path):
     with pytest.raises(ValueError, match="density 2"):
         write_model(recipe, POLICY, folder)
     assert not folder.exists()
+
+
+def test_encoders_are_merged_like_any_model(models, tmp_path):
+    config = BertConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=40,
+    )  # fmt: skip
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        BertModel(config).save_pretrained(tmp_path / name)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    recipe = average([one, two], base=one, num_layers=3, dtype="float32")
+    write_model(recipe, POLICY, tmp_path / "out")
+    merged = AutoModel.from_pretrained(tmp_path / "out").state_dict()
+    parents = [AutoModel.from_pretrained(folder).state_dict() for folder in (one, two)]
+    for name, tensor in merged.items():
+        if tensor.is_floating_point():
+            expected = (parents[0][name] + parents[1][name]) / 2
+            torch.testing.assert_close(tensor, expected)
