@@ -44,9 +44,21 @@ _inner: Any = numba.njit
 _TURN = threading.Lock()
 
 
+def _searching(function: Callable[..., Any]) -> Any:
+    """Compiles a loop that one thread runs."""
+    return _compile(function, parallel=False)
+
+
+def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
+    try:
+        return numba.njit(parallel=parallel, cache=True)(function)
+    except RuntimeError:  # no folder to keep it in: each process compiles for itself
+        return numba.njit(parallel=parallel)(function)
+
+
 def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a loop for all threads and keeps it on disk; callers wait for their turn."""
-    compiled: Any = numba.njit(parallel=True, cache=True)(function)
+    compiled = _compile(function, parallel=True)
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
@@ -54,9 +66,6 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
             return compiled(*arguments)
 
     return run
-
-
-_searching: Any = numba.njit(cache=True)
 
 
 @_intrinsic
