@@ -29,13 +29,14 @@ class MergedReader:
     def __init__(self, merge: TensorMerge) -> None:
         self.reference = merge.recipe.digest()
         self._merge = merge
+        self._names = dict.fromkeys(merge.names())
         self._made: dict[str, torch.Tensor] = {}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._merge.names())
+        return iter(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._merge.names()
+        return name in self._names
 
     def facts(self, name: str) -> TensorFacts:
         """Returns a merged tensor's type and shape."""
@@ -160,6 +161,12 @@ class TensorMerge:
         if not batch.add(name, plan, inputs, out):
             self._finish(name, is_finite=carry_out(plan, inputs, out))
 
+    def _read(self, reader: Reader, name: str) -> torch.Tensor:
+        """Returns a tensor on the device; merged ones are there and were looked at."""
+        if isinstance(reader, MergedReader):
+            return reader.tensor(name)
+        return self._workshop.read(reader, name)
+
     def _reader(self, source: Source) -> Reader:
         if isinstance(source, MergeRecipe):
             return MergedReader(TensorMerge(source, self._workshop))
@@ -173,15 +180,15 @@ class TensorMerge:
 
     def _first(self, name: str) -> torch.Tensor:
         place, place_name = self._taken(self.recipe.part(name), name)[0]
-        return self._workshop.read(self._sources[place], place_name)
+        return self._read(self._sources[place], place_name)
 
     def _inputs(self, name: str) -> TensorInputs:
         recipe, part = self.recipe, self.recipe.part(name)
         taken = self._taken(part, name)
-        tensors = [self._workshop.read(self._sources[place], at) for place, at in taken]
+        tensors = [self._read(self._sources[place], at) for place, at in taken]
         base = None
         if self._facts.needs_base or self._options.get("use_base"):
-            base = self._workshop.read(self._base, self._base_name(part, name))
+            base = self._read(self._base, self._base_name(part, name))
         for (place, at), tensor in zip(taken, tensors, strict=True):
             expected = tensors[0].shape if base is None else base.shape
             if tensor.shape != expected:
