@@ -2,7 +2,8 @@
 
 Each reads every source once and writes the result once, with all that lies between in registers
 and a first cache. Tensors are float32 or bfloat16, the latter seen as its bits: the upper half of
-a float32. Compiled code is kept on disk, so that only the first worker on a machine waits for it.
+a float32. Compiled code is kept on disk, so that only the first worker on a machine waits for it;
+all of it is in one file, because numba takes no notice of changes in others.
 """
 
 # What numba's decorators make of functions has no types that could be checked.
