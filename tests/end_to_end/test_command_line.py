@@ -342,9 +342,9 @@ BAD_RECIPES = {
     "unknown method": ("merge_method: tyes\nmodels: []", "'ties'"),
     "no list": ("merge_method: linear\nmodels: 3", "recipe"),
     "no slices": ("merge_method: linear\nslices: []", "slices"),
-    "not from layer 0": (
+    "layers that are not there": (
         ("merge_method: linear\nslices: [{sources: [{model: examples/models/a, "
-        "layer_range: [1, 4], parameters: {weight: 1}}]}]"),
+        "layer_range: [1, 9], parameters: {weight: 1}}]}]"),
         "slices",
     ),
     "parameters that are text": (
