@@ -121,14 +121,18 @@ def verdict(result: Result) -> str:
     )
 
 
-def lm_eval_command(settings: CampaignSettings, folder: str, dtype: str) -> str | None:
+def lm_eval_command(
+    settings: CampaignSettings, folder: str, dtype: str, *, brings_code: bool = False
+) -> str | None:
     """Returns the stock command that measures a model on the same rows, to the last digit."""
     evaluate = settings.evaluate
     if not isinstance(evaluate, LmHarness):
         return None
     tasks = [one.name for one in evaluate.objectives("search")]
     words = ["lm_eval", "run", "--model", "hf"]
-    words += ["--model_args", f"pretrained={folder},dtype={dtype}", "--tasks", ",".join(tasks)]
+    model = f"pretrained={folder},dtype={dtype}"
+    model += ",trust_remote_code=True" if brings_code else ""
+    words += ["--model_args", model, "--tasks", ",".join(tasks)]
     words += ["--batch_size", str(evaluate.batch_size)]
     optional = {
         "--include_path": evaluate.include_path,
@@ -184,7 +188,8 @@ def card(result: Result, record: CandidateRecord, folder: str) -> str:
     """Returns the model card of a candidate, with front matter as the Hugging Face hub reads it."""
     recipe = MergeRecipe.from_dict(record.recipe)
     models = list(dict.fromkeys([recipe.base, *recipe.models]))
-    command = lm_eval_command(result.settings, folder, recipe.dtype)
+    brings_code = bool(recipe.input_scales)
+    command = lm_eval_command(result.settings, folder, recipe.dtype, brings_code=brings_code)
     front = ["---", "library_name: transformers", "tags: [merge, evolutionary-search, shoal]"]
     front += ["base_model:", *(f"- {model}" for model in models), "---"]
     lineage = ", ".join(record.parents) or "none (sampled at random or given)"

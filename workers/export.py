@@ -16,6 +16,7 @@ from workers.models.layouts import layer_changes, text_section
 from workers.models.safetensors_writer import SHARD_BYTES, index_of, open_shard, plan_shards
 from workers.models.tokenizer_files import with_vocab_size, write_tokenizer
 from workers.recipe import MergeRecipe
+from workers.scaled_inputs import MODULE, scales_by_module, source_of, with_code
 
 #: Settings and papers of the base that hold for what is made of it.
 _COMPANIONS = ("generation_config.json", "preprocessor_config.json", "LICENSE*", "NOTICE*")
@@ -61,6 +62,9 @@ def _write(recipe: MergeRecipe, policy: ModelPolicy, folder: Path, shard_bytes: 
     for pattern in _COMPANIONS:
         for path in base.folder.glob(pattern):
             shutil.copyfile(path, folder / path.name)
+    if recipe.input_scales:
+        (folder / f"{MODULE}.py").write_text(source_of(config), encoding="utf-8")
+        config = with_code(config, scales_by_module(merge.names(), recipe.input_scales))
     _write_json(folder / "config.json", config)
     _write_weights(merge, folder, shard_bytes)
     _write_json(folder / "recipe.json", recipe.as_dict(), indent=1)

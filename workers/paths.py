@@ -42,16 +42,17 @@ def path_recipe(
         sources: The models; the first gives all that lies outside of layers.
         base: Model that gives configuration and tokenizer.
         dtype: Type of the model's weights.
-        branches: Where scales are folded into; needed if any differs from 1.
+        branches: Where scales are folded into; None leaves them to the model, which then needs
+            code of its own.
 
     Raises:
-        ValueError: if there are no hops, or scales cannot be folded.
+        ValueError: if there are no hops, or these scales cannot be folded.
     """
     if not hops:
         raise ValueError("a path needs at least one layer")
-    if branches is None and any(hop.scale != 1.0 for hop in hops):
-        raise ValueError("scales of a path need the names of its architecture's branches")
-    factors = products([hop.scale for hop in hops], dtype)
+    scales = tuple(hop.scale for hop in hops)
+    is_open = branches is None and any(scale != 1.0 for scale in scales)
+    factors = products(scales, dtype)
     settings = [hop_settings(branches, factor, dtype) for factor in factors]
     return MergeRecipe(
         method="passthrough",
@@ -60,6 +61,7 @@ def path_recipe(
         slices=_slices(hops, settings),
         before=Part(settings=last_settings(None, 1.0), sources=(0,)),
         after=Part(settings=last_settings(branches, factors[-1]), sources=(0,)),
+        input_scales=scales if is_open else (),
         dtype=dtype,
     )
 

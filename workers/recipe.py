@@ -92,6 +92,9 @@ class MergeRecipe:
     #: Tensors before the first layer and after the last one; None follows the next slice.
     before: Part | None = None
     after: Part | None = None
+    #: What the input of each layer is multiplied by, where that is not in the weights: the model
+    #: then needs code of its own (see `workers.scaled_inputs`). Empty: by nothing.
+    input_scales: tuple[float, ...] = ()
     #: The method's options (normalize, rescale).
     options: Mapping[str, Any] = field(default_factory=dict)
     #: Type of the merged tensors ("bfloat16", "float16", "float32").
@@ -114,6 +117,10 @@ class MergeRecipe:
                     f"at {edge}, got layers {part.start} to {part.stop}"
                 )
             edge = part.stop
+        if self.input_scales and len(self.input_scales) != edge:
+            raise ValueError(
+                f"expected a scale for each of {edge} layers, got {len(self.input_scales)}"
+            )
 
     @property
     def num_layers(self) -> int:
@@ -167,6 +174,7 @@ class MergeRecipe:
             "slices": [_slice_as_dict(part) for part in self.slices],
             **({} if self.before is None else {"before": _part_as_dict(self.before)}),
             **({} if self.after is None else {"after": _part_as_dict(self.after)}),
+            **({"input_scales": list(self.input_scales)} if self.input_scales else {}),
             "options": dict(self.options),
             "dtype": self.dtype,
             "seed": self.seed,
@@ -185,6 +193,7 @@ class MergeRecipe:
             slices=tuple(_slice_from_dict(part) for part in data["slices"]),
             before=Part(**_part_fields(data["before"])) if "before" in data else None,
             after=Part(**_part_fields(data["after"])) if "after" in data else None,
+            input_scales=tuple(data.get("input_scales", ())),
             **{name: data[name] for name in known if name in data},
         )
 

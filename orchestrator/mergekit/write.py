@@ -49,6 +49,11 @@ def _refuse_unsayable(recipe: MergeRecipe) -> None:
                 f"a source is itself a merge ({source.method}), and mergekit's format holds one "
                 "merge: build that one first and name its folder, or keep the recipe as JSON"
             )
+    if recipe.input_scales:
+        raise RecipeError(
+            "scaled inputs of layers cannot be said in mergekit's format where they are not folded "
+            "into weights"
+        )
     if recipe.chat_template not in ("base", recipe.base):
         raise RecipeError(
             f"chat_template: {recipe.chat_template!r} cannot be said in mergekit's format, which "

@@ -178,23 +178,15 @@ def check_distinct(sources: Sequence[str]) -> None:
 
 
 def open_branches(settings: RouteSettings, first: ModelFacts) -> Branches | None:
-    """Returns where scales are folded into, or None if there are none.
-
-    Raises:
-        ValueError: naming the key, if the architecture does not take these scales.
-    """
-    if settings.scaling == "none":
+    """Returns where scales are folded into; None if the model has to multiply inputs itself."""
+    if settings.scaling == "none" or settings.fold == "never":
         return None
     try:
         branches = branches_of(first.architecture, text_section(first.config))
-    except ValueError as error:
-        raise ValueError(f"scaling: {error}") from error
-    if settings.scale_bounds[0] < 0 and not branches.takes_signs:
-        raise ValueError(
-            f"scale_bounds: {first.architecture} takes no negative scales, got "
-            f"{list(settings.scale_bounds)}"
-        )
-    return branches
+    except ValueError:
+        return None  # the model multiplies inputs itself
+    takes_them = settings.scale_bounds[0] >= 0 or branches.takes_signs
+    return branches if takes_them else None
 
 
 def box_of(genes: Sequence[Gene]) -> Box:
@@ -213,7 +205,9 @@ def route_facts(
     longest = outside + inside * routes.max_layers // max(1, first.num_layers)
     differences = [line for one in others for line in _differences(first, one)]
     counts = {"indicator": routes.num_slots, "scale": len(routes.genes) - routes.num_slots}
-    scales = f"{settings.scaling}, {list(settings.scale_bounds)}"
+    folded = open_branches(settings, first) is not None
+    how = "folded into weights" if folded else "by the model: an exported folder brings code"
+    scales = f"{settings.scaling}, {list(settings.scale_bounds)}, {how}"
     return {
         "model_bytes": longest * (4 if dtype == "float32" else 2),
         "slots": routes.num_slots,

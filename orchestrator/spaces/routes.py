@@ -46,6 +46,9 @@ class RouteSettings:
     hidden: Annotated[int, Ge(1)] = 4
     #: [low, high] of scales, with low <= 1 <= high: a search starts at 1.
     scale_bounds: tuple[float, float] = (0.5, 1.5)
+    #: `auto` puts scales into weights where the architecture lets them; otherwise, and with
+    #: `never`, the model multiplies its layers' inputs itself, and an exported folder brings code.
+    fold: Literal["auto", "never"] = "auto"
     #: Layers that a path has at most; longer ones keep the slots with the largest indicators.
     #: Twice the first model's if it is not given.
     max_layers: Annotated[int, Ge(1)] | None = None

@@ -268,14 +268,35 @@ def test_what_layers_get_of_the_first_model_in_place_of_their_own_is_said(tmp_pa
     assert "rms_norm_eps 1e-05, its layers get 1e-06" in line
 
 
-def test_scales_are_refused_where_they_cannot_be_folded(tmp_path):
-    folder = copy_with(tmp_path, architectures=["Gemma2ForCausalLM"])
-    assert Dataflow(sources=(folder,)).open(0).decode
-    with pytest.raises(ValueError, match=r"scaling: scales cannot be folded .*Gemma2ForCausalLM"):
-        Dataflow(sources=(folder,), scaling="slot").open(0)
-    gemma = copy_with(tmp_path / "gemma", architectures=["GemmaForCausalLM"])
-    with pytest.raises(ValueError, match="scale_bounds: GemmaForCausalLM takes no negative"):
-        Dataflow(sources=(gemma,), scaling="slot", scale_bounds=(-1.0, 1.0)).open(0)
+def two_thirds_of(box):
+    bounds = zip(box.lower, box.upper, strict=True)
+    return tuple((low + 2 * high) / 3 for low, high in bounds)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("Gemma2ForCausalLM", {}),
+        ("GemmaForCausalLM", {"scale_bounds": (-1.0, 1.0)}),
+        ("LlamaForCausalLM", {"fold": "never"}),
+    ],
+)
+def test_scales_that_are_not_folded_are_left_to_the_model(tmp_path, architecture, settings):
+    folder = copy_with(tmp_path, architectures=[architecture])
+    space = Dataflow(sources=(folder,), scaling="slot", **settings).open(0)
+    genome = two_thirds_of(space.box)
+    recipe = space.decode(genome)
+    assert len(recipe.input_scales) == recipe.num_layers
+    assert set(recipe.input_scales) != {1.0}
+    assert "brings code" in space.describe()["summary"]["scaling"]
+    assert {held.values["scale"] for part in recipe.slices for held in part.settings} == {(1.0,)}
+
+
+def test_scales_are_folded_where_they_can_be(tmp_path):
+    space = Dataflow(sources=(BASE,), scaling="slot").open(0)
+    genome = two_thirds_of(space.box)
+    assert space.decode(genome).input_scales == ()
+    assert "folded into weights" in space.describe()["summary"]["scaling"]
 
 
 def test_a_chained_space_says_which_part_of_it_is_wrong(tmp_path):

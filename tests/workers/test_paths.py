@@ -277,8 +277,6 @@ def test_scales_split_slices_and_are_divided_out_of_the_branches_alone(sources):
     )
 
 
-def test_a_path_without_layers_or_a_place_for_its_scales_is_refused(sources):
+def test_a_path_without_layers_is_refused(sources):
     with pytest.raises(ValueError, match="at least one layer"):
         recipe_of(sources, [])
-    with pytest.raises(ValueError, match="names of its architecture's branches"):
-        path_recipe(hops_of([(0, 0)], [0.5]), sources=sources, base=sources[0], dtype="float32")

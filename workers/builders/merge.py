@@ -25,6 +25,7 @@ from workers.models.library import ModelError, locate
 from workers.models.tokenizer_files import write_tokenizer
 from workers.models.vocabulary import Alignment
 from workers.recipe import MergeRecipe
+from workers.scaled_inputs import scale_inputs, scales_by_module
 
 __all__ = ["MergeBuilder", "NonFiniteWeightsError"]
 
@@ -71,7 +72,8 @@ class MergeBuilder:
             raise ValueError(f"recipe is {recipe.dtype}, the resident model {self._settings.dtype}")
         merge = TensorMerge(recipe, self._workshop)
         with torch.inference_mode():
-            if self._targets is not None and merge.origins() == self._own_layers:
+            is_own = merge.origins() == self._own_layers and not recipe.input_scales
+            if self._targets is not None and is_own:
                 self._overwrite(merge, self._targets)
             else:
                 self._replace(merge)
@@ -138,6 +140,7 @@ class MergeBuilder:
                 f"the recipe gives no weights for {len(missing)} tensors: {missing[0]}"
             )
         made.requires_grad_(False).eval()
+        scale_inputs(made, scales_by_module(names.values(), merge.recipe.input_scales))
         self._targets = None
         for key, value in changed.items():
             setattr(resident.config, key, value)

@@ -15,6 +15,12 @@ def layer_of(tensor: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def layer_module(tensor: str) -> str | None:
+    """Returns the name of the module that is a tensor's layer, or None outside of layers."""
+    found = _LAYER.search(tensor)
+    return tensor[: found.end(1)] if found else None
+
+
 def in_layer(tensor: str, layer: int) -> str:
     """Returns the name of the same tensor in another layer; a name outside layers as it is."""
     found = _LAYER.search(tensor)
