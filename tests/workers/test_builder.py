@@ -359,3 +359,12 @@ def test_a_merge_that_fails_midway_leaves_nothing_that_is_taken_for_written(path
     again = tensors(builder.build(good))
     fresh = tensors(open_builder(paths).build(good))
     assert all(torch.equal(again[name], fresh[name]) for name in fresh)
+
+
+def test_an_option_that_fixes_a_parameter_is_part_of_what_was_written(paths):
+    settings = everywhere(weight=(0.5, 0.5), density=(0.5, 0.5))
+    builder = open_builder(paths)
+    builder.build(recipe(paths, "ties", settings, options={"lambda": 1.0}))
+    weaker = recipe(paths, "ties", settings, options={"lambda": 0.25})
+    found, fresh = tensors(builder.build(weaker)), tensors(open_builder(paths).build(weaker))
+    assert all(torch.equal(found[name], fresh[name]) for name in fresh)

@@ -67,7 +67,7 @@ class TensorMerge:
         self.alignment = workshop.alignment(recipe)
         self._base = workshop.reader(recipe.base, self.alignment)
         self._sources = [self._reader(source) for source in recipe.sources]
-        self._values: dict[int, Mapping[str, tuple[float, ...]]] = {}
+        self._values: dict[tuple[int, int], Mapping[str, tuple[float, ...]]] = {}
 
     def names(self) -> list[str]:
         """Returns the names of the built model's tensors."""
@@ -110,7 +110,9 @@ class TensorMerge:
             for place, place_name in self._taken(part, name)
         ]
         values = tuple((key, held) for key, held in sorted(setting.values.items()))
-        options = tuple(sorted((key, str(held)) for key, held in self._options.items()))
+        # The recipe's own options may fix parameters, too, which the method's do not list.
+        fixed = {**self._options, **recipe.options}
+        options = tuple(sorted((key, str(held)) for key, held in fixed.items()))
         base = (self._base.reference, self._base_name(part, name))
         return (recipe.method, recipe.dtype, recipe.seed, tuple(sources), base, values, options)
 
@@ -212,11 +214,12 @@ class TensorMerge:
     def _values_of(
         self, setting: Setting, name: str, num_sources: int
     ) -> Mapping[str, tuple[float, ...]]:
-        if id(setting) not in self._values:
-            self._values[id(setting)] = _checked_values(
+        key = (id(setting), num_sources)  # parts of other sources may share a setting
+        if key not in self._values:
+            self._values[key] = _checked_values(
                 setting, self.recipe, self._facts, name, num_sources
             )
-        return self._values[id(setting)]
+        return self._values[key]
 
     def _taken(self, part: Part, name: str) -> list[tuple[int, str]]:
         """Returns the sources that take part, each with its own name of the tensor."""
