@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "examples" / "models"
@@ -25,3 +27,22 @@ def copy_model(tmp_path):
         return Path(shutil.copytree(MODELS / name, tmp_path / (to or f"copy_of_{name}")))
 
     return copy
+
+
+@pytest.fixture
+def shard():
+    """Splits a folder's weights into some files with an index."""
+
+    def split(folder: Path, count: int = 2) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        names = sorted(tensors)
+        weight_map: dict[str, str] = {}
+        for part in range(count):
+            file = f"model-{part + 1:05}-of-{count:05}.safetensors"
+            save_file({name: tensors[name] for name in names[part::count]}, folder / file)
+            weight_map |= dict.fromkeys(names[part::count], file)
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+    return split

@@ -36,20 +36,6 @@ def edit_json(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def shard(folder, count=2):
-    """Splits a folder's weights into `count` files with an index."""
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    weight_map = {}
-    for part in range(count):
-        file = f"model-{part + 1:05}-of-{count:05}.safetensors"
-        save_file({name: tensors[name] for name in names[part::count]}, folder / file)
-        weight_map |= dict.fromkeys(names[part::count], file)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-
-
 def pickle_weights(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -421,7 +407,7 @@ def test_a_flipped_bit_in_a_header_is_refused_or_leaves_a_header(tmp_path_factor
 # --- shards --------------------------------------------------------------------------------------
 
 
-def test_shards_are_read_as_one_model(copy_model):
+def test_shards_are_read_as_one_model(copy_model, shard):
     whole = inspect(str(copy_model("a")), STRICT)
     folder = copy_model("a", to="sharded")
     shard(folder, 3)
@@ -429,7 +415,7 @@ def test_shards_are_read_as_one_model(copy_model):
     assert facts.tensors == whole.tensors
 
 
-def test_a_missing_shard_is_named(copy_model):
+def test_a_missing_shard_is_named(copy_model, shard):
     folder = copy_model("a")
     shard(folder)
     (folder / "model-00002-of-00002.safetensors").unlink()
@@ -437,14 +423,14 @@ def test_a_missing_shard_is_named(copy_model):
         inspect(str(folder), STRICT)
 
 
-def test_only_the_files_of_the_index_are_weights(copy_model):
+def test_only_the_files_of_the_index_are_weights(copy_model, shard):
     folder = copy_model("a")
     shard(folder)
     save_file({"stray": torch.zeros(1)}, folder / "consolidated.safetensors")
     assert "stray" not in inspect(str(folder), STRICT).tensors
 
 
-def test_an_index_without_a_weight_map_is_refused_by_name(copy_model):
+def test_an_index_without_a_weight_map_is_refused_by_name(copy_model, shard):
     folder = copy_model("a")
     shard(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
@@ -458,7 +444,7 @@ def edit_map(folder, **changes):
     edit_json(index, weight_map={**weight_map, **changes})
 
 
-def test_a_tensor_that_the_index_names_but_no_shard_has_is_refused(copy_model):
+def test_a_tensor_that_the_index_names_but_no_shard_has_is_refused(copy_model, shard):
     folder = copy_model("a")
     shard(folder)
     edit_map(folder, lost="model-00001-of-00002.safetensors")
@@ -466,7 +452,7 @@ def test_a_tensor_that_the_index_names_but_no_shard_has_is_refused(copy_model):
         inspect(str(folder), STRICT)
 
 
-def test_a_tensor_in_another_shard_than_the_index_says_is_refused(copy_model):
+def test_a_tensor_in_another_shard_than_the_index_says_is_refused(copy_model, shard):
     folder = copy_model("a")
     shard(folder)
     edit_map(folder, **{"lm_head.weight": "model-00002-of-00002.safetensors"})
@@ -474,7 +460,7 @@ def test_a_tensor_in_another_shard_than_the_index_says_is_refused(copy_model):
         inspect(str(folder), STRICT)
 
 
-def test_a_tensor_in_two_shards_is_refused_with_both(copy_model):
+def test_a_tensor_in_two_shards_is_refused_with_both(copy_model, shard):
     folder = copy_model("a")
     shard(folder)
     second = folder / "model-00002-of-00002.safetensors"
@@ -495,7 +481,7 @@ def test_two_copies_of_the_weights_without_an_index_are_refused(copy_model):
 
 
 @pytest.mark.parametrize("name", ["../a/model.safetensors", "/model.safetensors", 5, None])
-def test_an_index_that_names_no_file_beside_it_is_refused(copy_model, name):
+def test_an_index_that_names_no_file_beside_it_is_refused(copy_model, name, shard):
     folder = copy_model("a")
     shard(folder)
     edit_map(folder, **{"lm_head.weight": name})

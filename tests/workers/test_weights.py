@@ -18,19 +18,6 @@ STRICT = ModelPolicy()
 PICKLES = ModelPolicy(allow_pickle=True)
 
 
-def shard(folder, count=3):
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    weight_map = {}
-    for part in range(count):
-        file = f"model-{part + 1:05}-of-{count:05}.safetensors"
-        save_file({name: tensors[name] for name in names[part::count]}, folder / file)
-        weight_map |= dict.fromkeys(names[part::count], file)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-
-
 def pickle_weights(folder, name="pytorch_model.bin", **options):
     torch.save(load_file(folder / "model.safetensors"), folder / name, **options)
     (folder / "model.safetensors").unlink()
@@ -52,10 +39,10 @@ def test_a_folder_of_one_file_is_read_as_it_is(models):
     assert_same(reader, load_file(models / "a" / "model.safetensors"))
 
 
-def test_shards_are_read_as_one_model(copy_model):
+def test_shards_are_read_as_one_model(copy_model, shard):
     folder = copy_model("a")
     tensors = load_file(folder / "model.safetensors")
-    shard(folder)
+    shard(folder, 3)
     assert_same(open_weights(str(folder)), tensors)
 
 
