@@ -76,7 +76,7 @@ def export(
         return folder / "recipe.yaml"
     result = report.collect(reader, settings)
     card = "" if result is None else report.card(result, record, str(folder))
-    exports.write_folder(recipe, exports.policy_of(settings), folder, card=card, replace=force)
+    exports.write_folder(recipe, settings.space.policy, folder, card=card, replace=force)
     return folder
 
 
@@ -122,7 +122,7 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
         CheckError: if the model or the tasks cannot be used.
     """
     with assemble.about(""):
-        policy = exports.policy_of(settings)
+        policy = settings.space.policy
         facts = library.inspect(model, policy)
         wanted = settings.space.dtype
         dtype = facts.dtype if wanted == "auto" else wanted

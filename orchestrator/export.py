@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import mergekit, yaml_file
-from orchestrator.settings import CampaignSettings
 from workers.models.library import ModelError, ModelPolicy
 from workers.recipe import MergeRecipe
 
@@ -88,11 +87,6 @@ def _documents(recipe: MergeRecipe) -> list[dict[str, Any]]:
         sources.append(f"merge-{one.digest()[:12]}")
         found += [*before, {"name": sources[-1], **last}]
     return [*found, mergekit.write(changed(recipe, sources=tuple(sources)))]
-
-
-def policy_of(settings: CampaignSettings) -> ModelPolicy:
-    """Returns what the model folders of a campaign may contain."""
-    return settings.space.policy
 
 
 def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRecipe:

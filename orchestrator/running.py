@@ -241,7 +241,7 @@ def _write(reader: Reader, result: report.Result) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     recipe = MergeRecipe.from_dict(result.winner.recipe)
     card = report.card(result, result.winner, str(folder / "best"))
-    policy = exports.policy_of(settings)
+    policy = settings.space.policy
     exports.write_folder(recipe, policy, folder / "best", card=card, replace=True)
     exports.write_recipe_or_reason(recipe, folder / "recipe.yaml")
     references = reader.references(settings.name)

@@ -11,7 +11,7 @@ from typing import Any
 from workers.merging.residence import Residence
 from workers.merging.tensors import TensorMerge
 from workers.merging.workshop import Workshop
-from workers.models.files import ModelPolicy, locate
+from workers.models.files import ModelPolicy
 from workers.models.layouts import layer_changes, text_section
 from workers.models.safetensors_writer import SHARD_BYTES, index_of, open_shard, plan_shards
 from workers.models.tokenizer_files import with_vocab_size, write_tokenizer
@@ -54,7 +54,7 @@ def _write(recipe: MergeRecipe, policy: ModelPolicy, folder: Path, shard_bytes: 
     write_tokenizer(
         merge.alignment,
         base.folder,
-        {model: locate(model, policy) for model in recipe.models},
+        {model: workshop.facts(model).folder for model in recipe.models},
         folder,
         recipe.chat_template,
         with_code=policy.trust_remote_code,

@@ -6,6 +6,7 @@ a model of the same class multiplies them in; the exported folder then brings th
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,17 +18,12 @@ KEY = "layer_input_scales"
 
 _SOURCE = '''"""{architecture} whose layers scale their inputs, as its configuration says."""
 
+from __future__ import annotations
+
 from transformers import {architecture}
 
 
-def scaling(scale):
-    def scale_input(module, args, kwargs):
-        if args:
-            return (args[0] * scale, *args[1:]), kwargs
-        return args, {{**kwargs, "hidden_states": kwargs["hidden_states"] * scale}}
-
-    return scale_input
-
+{scaling}
 
 class ScaledInputsConfig({architecture}.config_class):
     model_type = "{model_type}"
@@ -60,7 +56,7 @@ def scale_inputs(model: Any, scales: Mapping[str, float]) -> None:
     """Makes a model's layers multiply their inputs; the modules are the model's own."""
     for name, scale in scales.items():
         layer = model.get_submodule(name)
-        layer.register_forward_pre_hook(_scaling(scale), with_kwargs=True)
+        layer.register_forward_pre_hook(scaling(scale), with_kwargs=True)
 
 
 def with_code(config: Mapping[str, Any], scales: Mapping[str, float]) -> dict[str, Any]:
@@ -84,14 +80,21 @@ def with_code(config: Mapping[str, Any], scales: Mapping[str, float]) -> dict[st
 def source_of(config: Mapping[str, Any]) -> str:
     """Returns the Python file of the class for a configuration without scales."""
     architecture = config["architectures"][0]
-    return _SOURCE.format(architecture=architecture, key=KEY, model_type=_type_of(config))
+    return _SOURCE.format(
+        architecture=architecture,
+        key=KEY,
+        model_type=_type_of(config),
+        scaling=inspect.getsource(scaling),
+    )
 
 
 def _type_of(config: Mapping[str, Any]) -> str:
     return f"scaled_inputs_{config['model_type']}"
 
 
-def _scaling(scale: float) -> Callable[..., Any]:
+def scaling(scale: float) -> Callable[..., Any]:
+    """Returns a hook that multiplies a layer's input; exported folders bring this very text."""
+
     def scale_input(module: Any, args: Any, kwargs: Any) -> Any:
         del module
         if args:

@@ -17,11 +17,8 @@ def values_of(
     Raises:
         RecipeError: if there are none, or not as many as there are sources.
     """
-    expected = num_sources if parameter.per == "source" else 1
-    held = setting.values.get(parameter.name)
-    if held is None:
-        fixed = recipe.options.get(parameter.name, parameter.default)
-        held = () if fixed is None else (float(fixed),) * expected
+    expected = parameter.count(num_sources)
+    held = parameter.values(setting.values, recipe.options, num_sources)
     if len(held) != expected:
         raise RecipeError(
             f"{recipe.method} needs {expected} values of {parameter.name!r}, the recipe has "

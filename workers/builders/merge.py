@@ -91,7 +91,7 @@ class MergeBuilder:
         trust = settings.policy.trust_remote_code
         if settings.tokenizer == "base" and settings.chat_template == "base":
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-        folders = {model: locate(model, settings.policy) for model in settings.models}
+        folders = {model: self._workshop.facts(model).folder for model in settings.models}
         with TemporaryDirectory() as made:
             write_tokenizer(
                 self._alignment(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -224,20 +224,20 @@ class TensorMerge:
     def _taken(self, part: Part, name: str) -> list[tuple[int, str]]:
         """Returns the sources that take part, each with its own name of the tensor."""
         places = range(len(self._sources)) if part.sources is None else part.sources
-        origins = getattr(part, "origins", None)
-        if origins is None:
+        if not isinstance(part, Slice) or part.origins is None:
             return [(place, name) for place in places]
         return [
-            (place, _moved(name, cast("Slice", part), origin))
-            for place, origin in zip(places, origins[: len(places)], strict=True)
+            (place, _moved(name, part, origin))
+            for place, origin in zip(places, part.origins[: len(places)], strict=True)
         ]
 
     def _base_name(self, part: Part, name: str) -> str:
-        origins: Sequence[int] = getattr(part, "origins", None) or ()
-        num_sources = len(self._sources) if part.sources is None else len(part.sources)
-        if len(origins) <= num_sources:
+        if not isinstance(part, Slice) or part.origins is None:
             return name
-        return _moved(name, cast("Slice", part), origins[num_sources])
+        num_sources = len(self._sources) if part.sources is None else len(part.sources)
+        if len(part.origins) <= num_sources:
+            return name
+        return _moved(name, part, part.origins[num_sources])
 
     def _first_taken(self, part: Slice) -> tuple[int, int]:
         """Returns the first source that takes part in a slice, and the layer it starts at."""
@@ -257,11 +257,8 @@ def _checked_values(
     """Returns every parameter's values, defaults filled in."""
     found: dict[str, tuple[float, ...]] = {}
     for parameter in facts.parameters:
-        expected = num_sources if parameter.per == "source" else 1
-        given = setting.values.get(parameter.name)
-        if given is None:
-            fixed = recipe.options.get(parameter.name, parameter.default)
-            given = () if fixed is None else (float(fixed),) * expected
+        expected = parameter.count(num_sources)
+        given = parameter.values(setting.values, recipe.options, num_sources)
         if len(given) != expected:
             raise ValueError(
                 f"{recipe.method} needs {expected} values of {parameter.name!r} for {tensor!r}, "

@@ -34,6 +34,25 @@ class Parameter:
         """Returns the value in a merge that favours no source."""
         return 1.0 / num_sources if self.neutral is None else self.neutral
 
+    def count(self, num_sources: int) -> int:
+        """Returns how many values it has in a merge of so many sources."""
+        return num_sources if self.per == "source" else 1
+
+    def values(
+        self,
+        given: Mapping[str, tuple[float, ...]],
+        fixed: Mapping[str, Any],
+        num_sources: int,
+    ) -> tuple[float, ...]:
+        """Returns its values: a setting's own, or those fixed for the recipe, or the default.
+
+        Empty where there are none; whether there are as many as needed is not looked at.
+        """
+        if self.name in given:
+            return given[self.name]
+        value = fixed.get(self.name, self.default)
+        return () if value is None else (float(value),) * self.count(num_sources)
+
     def accepts(self, value: float) -> bool:
         """Whether the method is defined at this value."""
         above = value > self.low if self.open_low else value >= self.low
