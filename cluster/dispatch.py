@@ -86,6 +86,8 @@ class _Slot:
     state: Literal["starting", "idle", "busy"]
     since: float
     job: Job | None = None
+    #: The candidate whose model it holds.
+    holds: str = ""
 
 
 class DispatchingExecutor:
@@ -144,15 +146,18 @@ class DispatchingExecutor:
 
     def _assign(self) -> None:
         for handle, slot in self._slots.items():
-            if slot.state == "idle" and (job := self._next_job(handle)) is not None:
-                slot.job = job
+            if slot.state == "idle" and (job := self._next_job(handle, slot)) is not None:
+                slot.job, slot.holds = job, job.candidate
                 slot.state, slot.since = "busy", self._clock()
                 handle.send(job)
 
-    def _next_job(self, handle: Handle) -> Job | None:
-        """Returns the oldest job for an idle worker: elsewhere than where it failed, if it can."""
+    def _next_job(self, handle: Handle, slot: _Slot) -> Job | None:
+        """Returns the oldest job for an idle worker: elsewhere than where it failed, if it can.
+
+        One of the candidate whose model it holds goes first, as nothing need be built for that.
+        """
         elsewhere = {one.node for one in self._slots}
-        for job in self._queue:
+        for job in sorted(self._queue, key=lambda one: one.candidate != slot.holds):
             if handle.node not in job.avoid or elsewhere <= {*job.avoid, ""}:
                 self._queue.remove(job)
                 return job
@@ -196,6 +201,7 @@ class DispatchingExecutor:
                 candidate=job.candidate,
                 attempt=job.attempt,
                 rows=job.rows,
+                block=job.block,
                 stage=_STAGES[kind],
                 cause=cause,
                 retryable=True,

@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
-#: Which rows a score was measured on: `search` rows make the fitness, `test` rows the report.
-Rows = Literal["search", "test"]
+#: What a score was measured on: `search` rows make the fitness, `fresh` rows are search rows kept
+#: back to score the elite again, `selection` rows pick among the finalists, `test` rows make the
+#: report, and `control` tasks tell whether anything else got worse.
+Rows = Literal["search", "fresh", "selection", "test", "control"]
+#: Task -> which of its documents, by their place among the task's documents of that kind of rows.
+Documents: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +36,10 @@ class TaskScore:
     documents: int
     #: Its factor in the fitness, negative where lower is better.
     weight: float = 1.0
-    #: The metric of each document, in the task's order; empty where it is not a number.
+    #: The metric of each document, in the order of the documents; empty where it is not a number.
     per_document: tuple[float, ...] = ()
+    #: Log-likelihood of each document's right answer, in nats; empty where the task has none.
+    log_likelihoods: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -57,13 +63,32 @@ class Score:
         if not math.isfinite(self.fitness):
             raise ValueError(f"a fitness must be finite, got {self.fitness}")
 
+    @property
+    def num_documents(self) -> int:
+        """How many documents were scored, over all tasks."""
+        return sum(task.documents for task in self.tasks.values())
+
+    @property
+    def mean_log_likelihood(self) -> float | None:
+        """Mean over tasks of the mean log-likelihood of the right answers, to tell equals apart."""
+        means = [
+            math.fsum(task.log_likelihoods) / len(task.log_likelihoods)
+            for task in self.tasks.values()
+            if task.log_likelihoods
+        ]
+        return math.fsum(means) / len(means) if means else None
+
 
 class Evaluator(Protocol):
     """Scores the model that it was opened on, again and again as its weights change."""
 
-    def evaluate(self, rows: Rows, *, halvings: int = 0) -> Score:
+    def evaluate(
+        self, rows: Rows, *, documents: Documents | None = None, halvings: int = 0
+    ) -> Score:
         """Scores the model as it is now on the given rows.
 
+        `documents` names the documents of each task (all of its rows if None): no forward pass
+        holds others, so that a score depends on them alone and not on what was scored before.
         `halvings` says how often to halve the batch, because larger ones ran out of memory.
 
         Raises:
@@ -98,22 +123,38 @@ class EvaluatorSettings(Protocol):
         ...
 
     @property
-    def tests(self) -> bool:
-        """Whether there are test rows to report on."""
+    def kinds(self) -> frozenset[Rows]:
+        """Which kinds of rows there are; `search` always, `fresh` never: it is cut from them."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What was found out about one task on one kind of rows before any model was scored."""
+
+    #: How many documents will be scored.
+    documents: int
+    #: Hash of these documents.
+    rows: str
+    #: Hash of the task's configuration: prompts, filters, metrics.
+    prompts: str = ""
+    #: A label of each document, such as its right answer: parts of the rows have equal shares.
+    strata: tuple[str, ...] = ()
+    #: Its factor in the fitness, negative where lower is better.
+    weight: float = 1.0
+    #: Whether the value is the mean of a number of each document, so that parts can be pooled.
+    is_mean: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorFacts:
     """What an evaluator found out before any model was scored."""
 
-    #: Task name -> number of documents it will score.
-    documents: Mapping[str, int]
-    #: Task name -> hash of these documents.
-    rows: Mapping[str, str]
-    #: Task name -> hash of its configuration: prompts, filters, metrics.
-    prompts: Mapping[str, str] = field(default_factory=dict)
+    #: Kind of rows -> objective -> facts of its task or group.
+    tasks: Mapping[Rows, Mapping[str, TaskFacts]]
     #: Kind of rows -> hash of all that a model's score on them depends on, but for the model.
     identity: Mapping[Rows, str] = field(default_factory=dict)
     #: Version of the library behind the evaluator, for records ("lm_eval 0.4.13").
     version: str
+    #: What the user should know ("search rows are a public test set"), for the report, too.
+    warnings: tuple[str, ...] = ()

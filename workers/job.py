@@ -5,23 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from evaluators.base import Rows, Score
+from evaluators.base import Documents, Rows, Score
 from workers.recipe import MergeRecipe
 
 #: Where an attempt failed. `worker` means that the process or its node was lost.
 Stage = Literal["build", "evaluate", "worker"]
 #: What kind of failure it was: `lost` is a dead worker or node, `memory` an out-of-memory error.
 Kind = Literal["error", "lost", "timeout", "memory"]
+#: Candidate, rows, block, attempt.
+JobKey: TypeAlias = tuple[str, Rows, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One attempt at measuring one candidate on one kind of rows."""
+    """One attempt at measuring one candidate on one kind of rows, or on a block of them."""
 
     candidate: str
-    #: Counts from 1 for each candidate and kind of rows.
+    #: Counts from 1 for each candidate, kind of rows and block.
     attempt: int
     rows: Rows
+    #: Which part of the rows: 0 is the first, or all of them.
+    block: int = 0
+    #: The block's documents; None for all rows of the kind.
+    documents: Documents | None = None
     recipe: MergeRecipe
     #: Nodes on which earlier attempts failed: to be placed elsewhere where there is an elsewhere.
     avoid: tuple[str, ...] = ()
@@ -29,9 +35,9 @@ class Job:
     halvings: int = 0
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> JobKey:
         """What makes this job unique in its campaign."""
-        return (self.candidate, self.rows, self.attempt)
+        return (self.candidate, self.rows, self.block, self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,7 @@ class Scored:
     candidate: str
     attempt: int
     rows: Rows
+    block: int = 0
     score: Score
     #: Wall time in the worker, building and evaluating.
     seconds: float
@@ -52,9 +59,9 @@ class Scored:
     accelerator_seconds: float = 0.0
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> JobKey:
         """The key of the job that it answers."""
-        return (self.candidate, self.rows, self.attempt)
+        return (self.candidate, self.rows, self.block, self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,7 @@ class Failed:
     candidate: str
     attempt: int
     rows: Rows
+    block: int = 0
     stage: Stage
     cause: str
     #: True for what may pass (a lost worker, a timeout, no memory), False for what will repeat.
@@ -78,9 +86,9 @@ class Failed:
     accelerator_seconds: float = 0.0
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> JobKey:
         """The key of the job that it answers."""
-        return (self.candidate, self.rows, self.attempt)
+        return (self.candidate, self.rows, self.block, self.attempt)
 
 
 Outcome: TypeAlias = Scored | Failed

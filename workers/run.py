@@ -87,7 +87,9 @@ class Worker:
         try:
             self._builder.build(job.recipe)
             stage = "evaluate"
-            score = self._evaluator.evaluate(job.rows, halvings=job.halvings)
+            score = self._evaluator.evaluate(
+                job.rows, documents=job.documents, halvings=job.halvings
+            )
         except torch.AcceleratorError:
             raise  # the device is of no more use to this process: let it be replaced
         except Exception as error:  # noqa: BLE001  (the one boundary where failure becomes a value)
@@ -95,6 +97,7 @@ class Worker:
                 candidate=job.candidate,
                 attempt=job.attempt,
                 rows=job.rows,
+                block=job.block,
                 stage=stage,
                 cause=_describe(error),
                 retryable=_is_transient(error),
@@ -106,6 +109,7 @@ class Worker:
             candidate=job.candidate,
             attempt=job.attempt,
             rows=job.rows,
+            block=job.block,
             score=score,
             **self._where(started),
         )

@@ -27,18 +27,35 @@ def harness(folder, *tasks, metric="acc", **changes):
     return LmHarness(tasks=objectives, include_path=folder, **changes)
 
 
+def counts(facts):
+    """Kind of rows -> objective -> number of documents."""
+    return {
+        rows: {name: one.documents for name, one in tasks.items()}
+        for rows, tasks in facts.tasks.items()
+    }
+
+
+def prompts(facts):
+    return {name: one.prompts for tasks in facts.tasks.values() for name, one in tasks.items()}
+
+
+def row_hashes(facts):
+    return {name: one.rows for tasks in facts.tasks.values() for name, one in tasks.items()}
+
+
 def test_the_example_tasks_are_counted_hashed_and_dated(at_root):
     facts = harness(
         "examples/tasks", "skill_a_search", "skill_b_search", test=("skill_a_test", "skill_b_test")
     ).check()
-    assert dict(facts.documents) == {
-        "skill_a_search": 256,
-        "skill_b_search": 256,
-        "skill_a_test": 500,
-        "skill_b_test": 500,
+    assert counts(facts) == {
+        "search": {"skill_a_search": 256, "skill_b_search": 256},
+        "test": {"skill_a_test": 500, "skill_b_test": 500},
     }
-    assert len(set(facts.rows.values())) == 4
+    every = [one for tasks in facts.tasks.values() for one in tasks.values()]
+    assert len({one.rows for one in every}) == 4
+    assert all(one.is_mean for one in every)
     assert facts.version.startswith("lm_eval 0.4.")
+    assert facts.warnings == ()
 
 
 def test_an_unknown_task_is_answered_with_the_nearest_known(write_task):
@@ -103,19 +120,24 @@ def test_documents_past_the_limit_are_neither_counted_nor_compared(write_task):
     folder = write_task("seen", ROWS[:3], **PLAIN)
     write_task("unseen", [ROWS[3], ROWS[1]], **PLAIN)
     facts = harness(folder, "seen", test=("unseen",), limit=1).check()
-    assert dict(facts.documents) == {"seen": 1, "unseen": 1}
+    assert counts(facts) == {"search": {"seen": 1}, "test": {"unseen": 1}}
 
 
 def test_two_search_tasks_may_ask_about_the_same_document(write_task):
     folder = write_task("one", ROWS, **PLAIN)
     write_task("two", ROWS, **PLAIN)
     facts = harness(folder, "one", "two").check()
-    assert facts.rows["one"] == facts.rows["two"]
+    assert facts.tasks["search"]["one"].rows == facts.tasks["search"]["two"].rows
 
 
 def test_the_hash_of_rows_changes_with_a_row_and_with_their_order(write_task):
     def rows_hash(rows):
-        return harness(write_task("words", rows, **PLAIN), "words").check().rows["words"]
+        return (
+            harness(write_task("words", rows, **PLAIN), "words")
+            .check()
+            .tasks["search"]["words"]
+            .rows
+        )
 
     first = rows_hash(ROWS)
     assert rows_hash(ROWS) == first
@@ -146,26 +168,26 @@ def edited(settings, name: str, before: str, after: str):
 
 def test_what_a_score_depends_on_is_the_same_each_time(words):
     one, other = words.check(), words.check()
-    assert (one.identity, one.prompts) == (other.identity, other.prompts)
-    assert set(one.identity) == {"search", "test"}
-    assert one.identity["search"] != one.identity["test"]
-    assert set(one.prompts) == {"words", "unseen"}
+    assert one == other
+    assert set(one.identity) == {"search", "fresh", "test"}
+    assert one.identity["search"] == one.identity["fresh"] != one.identity["test"]
+    assert set(prompts(one)) == {"words", "unseen"}
 
 
 def test_another_prompt_is_another_evaluation(words):
     before = words.check()
     after = edited(words, "words.yaml", "{{prompt}}", "Q: {{prompt}}").check()
-    assert after.rows == before.rows
-    assert after.prompts["words"] != before.prompts["words"]
+    assert row_hashes(after) == row_hashes(before)
+    assert prompts(after)["words"] != prompts(before)["words"]
     assert after.identity["search"] != before.identity["search"]
-    assert after.prompts["unseen"] == before.prompts["unseen"]
+    assert prompts(after)["unseen"] == prompts(before)["unseen"]
     assert after.identity["test"] == before.identity["test"]
 
 
 def test_other_rows_are_another_evaluation(words):
     before = words.check()
     after = edited(words, "words_test.jsonl", "cba", "abc").check()
-    assert after.prompts == before.prompts
+    assert prompts(after) == prompts(before)
     assert after.identity["search"] != before.identity["search"]
     assert after.identity["test"] == before.identity["test"]
 
@@ -178,7 +200,7 @@ def test_other_few_shot_examples_are_another_evaluation(words):
 
 @pytest.mark.parametrize(
     "change",
-    [{"limit": 1}, {"num_fewshot": 0}, {"batch_size": 3}, {"max_length": 9}],
+    [{"limit": 1}, {"num_fewshot": 0}, {"batch_size": 3}, {"batch_tokens": 99}, {"max_length": 9}],
     ids=lambda change: next(iter(change)),
 )
 def test_another_way_of_asking_is_another_evaluation(words, change):
@@ -192,7 +214,7 @@ def test_another_objective_is_another_evaluation(words, change):
     (objective,) = words.tasks
     after = replace(words, tasks=(replace(objective, **change),)).check()
     assert after.identity["search"] != words.check().identity["search"]
-    assert after.prompts == words.check().prompts
+    assert prompts(after) == prompts(words.check())
 
 
 def test_a_task_that_counts_otherwise_is_another_evaluation(write_task, write_group):
@@ -214,9 +236,7 @@ def test_tasks_in_another_folder_are_the_same_evaluation(words, tmp_path):
         path = moved / f"{name}.yaml"
         path.write_text(path.read_text().replace(words.include_path, str(moved)))
     after = replace(words, include_path=str(moved)).check()
-    assert (after.identity, after.prompts, after.rows) == (
-        before.identity, before.prompts, before.rows
-    )  # fmt: skip
+    assert after == before
 
 
 ASKING = """
@@ -241,7 +261,7 @@ def with_function(write_task):
 def test_code_that_asks_otherwise_is_another_evaluation(with_function):
     before = with_function.check()
     asked_by_a_function(with_function.include_path, "Question: ")
-    assert with_function.check().prompts["coded"] != before.prompts["coded"]
+    assert prompts(with_function.check()) != prompts(before)
 
 
 CHECK = """
@@ -257,3 +277,108 @@ def test_another_process_finds_the_same(with_function):
     command = [sys.executable, "-c", CHECK, with_function.include_path]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.split()[-1] == with_function.check().identity["search"]
+
+
+# What is known of single tasks and their documents.
+
+CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{prompt}}",
+    "doc_to_choice": ["yes", "no"],
+    "doc_to_target": "gold",
+    "metric_list": ACC,
+}
+
+
+def strata(folder, name, metric="acc"):
+    return harness(folder, name, metric=metric).check().tasks["search"][name].strata
+
+
+def test_documents_are_labelled_by_their_right_choice(write_task):
+    rows = [{"prompt": f"{number} is even", "gold": number % 2} for number in range(6)]
+    assert strata(write_task("even", rows, **CHOICE), "even") == ("0", "1", "0", "1", "0", "1")
+
+
+def test_documents_are_labelled_by_their_answers_where_these_are_few(write_task):
+    rows = [{"prompt": f"R:{number}=", "answer": "ab"[number % 2]} for number in range(6)]
+    assert strata(write_task("few", rows, **PLAIN), "few") == ("a", "b", "a", "b", "a", "b")
+
+
+def test_documents_whose_answers_all_differ_are_not_labelled(write_task):
+    assert strata(write_task("words", ROWS, **PLAIN), "words") == ("",) * len(ROWS)
+
+
+def test_only_means_of_single_tasks_can_be_pooled(write_task, write_group):
+    mean, other = ACC[0], {"metric": "perplexity", "aggregation": "perplexity"}
+    metrics = [mean, {**other, "higher_is_better": False}]
+    folder = write_task("one", ROWS[:2], **{**PLAIN, "metric_list": metrics})
+    write_task("two", ROWS[2:], **PLAIN)
+    write_group("both", ["two"], aggregate_metric_list=[{"metric": "acc"}])
+
+    def pools(name, metric):
+        return harness(folder, name, metric=metric).check().tasks["search"][name].is_mean
+
+    assert pools("one", "acc")
+    assert not pools("one", "perplexity")
+    assert not pools("both", "acc")
+
+
+def test_a_weight_is_negative_where_lower_is_better(write_task):
+    perplexity = {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False}
+    folder = write_task("words", ROWS, **{**PLAIN, "metric_list": [*ACC, perplexity]})
+
+    def weight(metric, **changes):
+        objective = Objective(name="words", metric=metric, weight=2.0, **changes)
+        facts = LmHarness(tasks=(objective,), include_path=folder).check()
+        return facts.tasks["search"]["words"].weight
+
+    assert (weight("acc"), weight("perplexity")) == (2.0, -2.0)
+    assert weight("acc", direction="minimize") == -2.0
+    assert weight("perplexity", direction="maximize") == 2.0
+
+
+def test_a_groups_facts_are_those_of_its_tasks_together(write_task, write_group):
+    folder = write_task("one", ROWS[:1], **PLAIN)
+    write_task("two", ROWS[1:], **PLAIN)
+    write_group("both", ["one", "two"], aggregate_metric_list=[{"metric": "acc"}])
+    before = harness(folder, "both").check().tasks["search"]["both"]
+    assert (before.documents, before.strata, before.is_mean) == (4, (), False)
+    write_task("two", ROWS[:0:-1], **PLAIN)
+    after = harness(folder, "both").check().tasks["search"]["both"]
+    assert after.rows != before.rows
+    assert after.prompts == before.prompts
+
+
+# Uses of data that are kept apart.
+
+APART = [("search", "selection"), ("search", "test"), ("selection", "test"), ("search", "control")]
+
+
+def used(folder, **uses):
+    return LmHarness(
+        tasks=(Objective(name=uses.pop("search"), metric="acc"),),
+        include_path=folder,
+        **{kind: (name,) for kind, name in uses.items()},
+    )
+
+
+@pytest.mark.parametrize(("one", "other"), APART)
+def test_a_document_has_one_use(write_task, one, other):
+    folder = write_task("first", ROWS[:2], **PLAIN)
+    write_task("second", [ROWS[2], ROWS[1]], **PLAIN)
+    write_task("third", ROWS[3:], **PLAIN)
+    uses = {"search": "third"} | {one: "first", other: "second"}
+    with pytest.raises(
+        ValueError,
+        match=rf"document 1 of {other} task 'second' is also in {one} task 'first' \(document 1\)",
+    ):
+        used(folder, **uses).check()
+
+
+@pytest.mark.parametrize("other", ["selection", "test"])
+def test_control_tasks_may_hold_what_is_only_reported(write_task, other):
+    folder = write_task("first", ROWS[:2], **PLAIN)
+    write_task("second", ROWS[:2], **PLAIN)
+    write_task("third", ROWS[3:], **PLAIN)
+    facts = used(folder, search="third", **{other: "first"}, control="second").check()
+    assert set(facts.tasks) == {"search", other, "control"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -49,16 +50,18 @@ def put(language, other):
     language.model.load_state_dict(other.model.state_dict())
 
 
+@pytest.mark.parametrize("size", [None, 16])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_scores_do_not_depend_on_what_was_scored_before(at_root, open_language, dtype):
+def test_scores_do_not_depend_on_what_was_scored_before(at_root, open_language, dtype, size):
+    settings = examples(batch_size=size)
     language = open_language("base", dtype)
     a, b = open_language("a", dtype), open_language("b", dtype)
     fresh = {
-        (name, rows): examples().open(each).evaluate(rows)
+        (name, rows): settings.open(each).evaluate(rows)
         for name, each in (("a", a), ("b", b))
         for rows in ("search", "test")
     }
-    suite = examples().open(language)
+    suite = settings.open(language)
     models = {"a": a, "b": b}
     for name, rows in [("b", "test"), ("a", "search"), ("b", "search"), ("a", "test")] * 2:
         put(language, models[name])
@@ -195,3 +198,9 @@ def test_an_empty_prompt_is_scored_after_the_end_token(open_language, write_task
     encode = language.tokenizer.encode
     assert batch.tokens.tolist() == [[language.tokenizer.eos_token_id, *encode("R:abc")[:-1]]]
     assert batch.targets.tolist() == encode("R:abc")
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
+def test_a_backend_that_is_not_installed_is_refused_when_it_is_opened(at_root, open_language):
+    with pytest.raises(ValueError, match=r"vllm.* set evaluate.backend to hf"):
+        examples(backend="vllm").open(open_language())

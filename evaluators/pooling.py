@@ -1,0 +1,58 @@
+"""Puts together what one model scored on several parts of the same rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from evaluators.base import Score, TaskScore
+
+
+def pool(scores: Sequence[Score]) -> Score:
+    """Returns the score on all parts together; one part is returned as it is.
+
+    Values are means over all documents, summed exactly, so that the order of the parts changes
+    nothing but the order of the documents' results.
+
+    Raises:
+        ValueError: if there are no parts, or a task's value is no mean of its documents' values.
+    """
+    if not scores:
+        raise ValueError("nothing to pool: no part has been scored")
+    if len(scores) == 1:
+        return scores[0]
+    names = dict.fromkeys(name for score in scores for name in score.tasks)
+    tasks = {
+        name: _pool_task(name, [score.tasks[name] for score in scores if name in score.tasks])
+        for name in names
+    }
+    return Score(fitness=math.fsum(one.weight * one.value for one in tasks.values()), tasks=tasks)
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Returns the mean of values and its standard error, which a single value does not have."""
+    num = len(values)
+    mean = math.fsum(values) / num
+    if num < 2:
+        return mean, None
+    variance = math.fsum((value - mean) ** 2 for value in values) / (num - 1)
+    return mean, math.sqrt(variance / num)
+
+
+def _pool_task(name: str, parts: Sequence[TaskScore]) -> TaskScore:
+    values = [value for part in parts for value in part.per_document]
+    num_documents = sum(part.documents for part in parts)
+    if len(values) != num_documents:
+        raise ValueError(
+            f"task {name!r}: parts of its rows cannot be put together, as its value is no mean of "
+            "one number a document"
+        )
+    mean, error = mean_and_error(values)
+    return TaskScore(
+        value=mean,
+        stderr=error,
+        documents=num_documents,
+        weight=parts[0].weight,
+        per_document=tuple(values),
+        log_likelihoods=tuple(value for part in parts for value in part.log_likelihoods),
+    )
