@@ -14,9 +14,11 @@ from typing import Any
 from cluster.executor import Executor, ExecutorError
 from cluster.provenance import check_packages
 from cluster.resources import Cluster, share
-from evaluators.base import EvaluatorFacts
+from evaluators.base import EvaluatorFacts, TaskFacts
 from evaluators.digest import hash_json
 from orchestrator import config
+from orchestrator.measurement.layout import layout
+from orchestrator.measurement.regime import Regime
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.base import Space
 from orchestrator.state import Branch, Campaign, Limits, Rules
@@ -26,7 +28,18 @@ from workers.run import WorkerSettings
 #: What a fork may change: how candidates are proposed, not what they are or what they are worth.
 _RULES = ("seed", "search", "control")
 #: Sections of a campaign file that decide which candidates come and what they are worth.
-_SEARCH = ("seed", "space", "search", "evaluate", "control")
+_SEARCH = (
+    "seed",
+    "space",
+    "search",
+    "evaluate",
+    "control",
+    "racing",
+    "refresh",
+    "estimator",
+)
+#: What is recorded beside these, but follows from them or changes nothing.
+_BESIDE = ("genes", "warnings")
 #: What an evaluator's memory holds beside its model.
 _STATISTICS_BYTES, _BLOCKS_BYTES, _LIBRARIES_BYTES = 256 << 20, 100_000_000, 700_000_000
 
@@ -64,6 +77,8 @@ class Parts:
         """Returns a hash of all that a job's score depends on: equal ones need not be measured."""
         revisions = {model: self.space.revisions.get(model) for model in job.recipe.models}
         parts = [job.recipe.digest(), revisions, self.facts.identity[job.rows]]
+        if job.documents is not None:
+            parts.append({task: list(places) for task, places in job.documents.items()})
         return bytes.fromhex(hash_json(parts))
 
     def worker_settings(self) -> WorkerSettings:
@@ -106,10 +121,32 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
         seed=settings.seed,
         limits=limits,
         control=settings.control == "random",
-        tests=settings.evaluate.tests,
+        kinds=settings.evaluate.kinds,
+        regime=regime_of(settings, facts),
+        finalists=settings.finalists,
         history=tuple(_branch(settings, one) for one in history),
     )
     return Parts(settings, space, campaign, facts, _search_settings(settings, space, facts))
+
+
+def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:
+    """Returns how candidates are measured on the search rows."""
+    race, refresh, estimator = settings.racing, settings.refresh, settings.estimator
+    if race is None and refresh is None and estimator is None:
+        return Regime()
+    tasks, bank = facts.tasks["search"], None
+    with about("racing" if race else "refresh" if refresh else "estimator"):
+        plan = layout(
+            tasks,
+            seed=settings.seed,
+            race=race,
+            reserve=refresh.reserve if refresh else 0.0,
+            round_documents=refresh.documents if refresh else 1,
+        )
+        if estimator is not None:
+            weights = {name: one.weight for name, one in tasks.items()}
+            bank = estimator.start(tasks, weights, settings.seed)
+    return Regime(layout=plan, race=race, refresh=refresh, estimator=estimator, bank=bank)
 
 
 def branch_of(search_settings: Mapping[str, Any], until: int) -> dict[str, Any]:
@@ -156,14 +193,14 @@ def num_expected(parts: Parts) -> int | None:
 def changed_search(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns how two searches differ.
 
-    What an earlier version did not record is no difference; genes follow from the space.
+    What an earlier version did not record is no difference.
     """
-    return _changed(stored, now, ("genes",))
+    return _changed(stored, now, _BESIDE)
 
 
 def changed_measure(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns how two campaigns differ in what a genome is or what it is worth."""
-    return _changed(stored, now, ("genes", *_RULES))
+    return _changed(stored, now, (*_BESIDE, *_RULES))
 
 
 def _changed(stored: Mapping[str, Any], now: Mapping[str, Any], but: Sequence[str]) -> list[str]:
@@ -245,6 +282,16 @@ def estimate(parts: Parts) -> dict[str, Any]:
     }
 
 
+def by_task(facts: EvaluatorFacts) -> dict[str, TaskFacts]:
+    """Returns the tasks of all kinds of rows; one that is split into several is named with each."""
+    names = [name for tasks in facts.tasks.values() for name in tasks]
+    return {
+        name if names.count(name) == 1 else f"{name} ({rows})": one
+        for rows, tasks in facts.tasks.items()
+        for name, one in tasks.items()
+    }
+
+
 def _search_settings(
     settings: CampaignSettings, space: Space, facts: EvaluatorFacts
 ) -> Mapping[str, Any]:
@@ -252,7 +299,8 @@ def _search_settings(
     return {
         **_search_sections(settings),
         "revisions": dict(space.revisions),
-        "rows": dict(facts.rows),
-        "prompts": dict(facts.prompts),
+        "rows": {name: one.rows for name, one in by_task(facts).items()},
+        "prompts": {name: one.prompts for name, one in by_task(facts).items()},
+        "warnings": list(facts.warnings),
         "genes": {"names": list(box.names), "lower": list(box.lower), "upper": list(box.upper)},
     }

@@ -92,13 +92,21 @@ def schema() -> None:
 
 
 @app.command()
-def check(file: File, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Find everything out that can be known before spending; runs nothing."""
-    from orchestrator import commands
+def check(
+    file: File,
+    overrides: Overrides = None,
+    line: Annotated[
+        bool,
+        typer.Option(help="Also score five models on each line between the sources (minutes)."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Find everything out that can be known before spending: files, tasks, models, resources."""
+    from orchestrator import checking
 
     with _campaign(file, overrides) as settings:
-        facts = commands.check(settings)
-    _print(facts, as_json, commands.check_lines)
+        facts = checking.check(settings, line=line)
+    _print(facts, as_json, checking.check_lines)
 
 
 @app.command()
@@ -166,14 +174,18 @@ def export_table(
     name: Name,
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     kind: Annotated[TableFormat, typer.Option("--format", help="Format.")] = TableFormat.parquet,
+    documents: Annotated[
+        bool, typer.Option(help="One row for each document that a candidate was scored on.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace the file.")] = False,
     store: StoreUrl = _STORE,
 ) -> None:
     """Write one row for each candidate: for pandas, spreadsheets, or Optuna's tools."""
     from orchestrator import tables
 
-    num = tables.write(_reader(store), name, output, kind.value, force=force)
-    _say(f"wrote {output}: {num} candidates")
+    write = tables.write_documents if documents else tables.write
+    num = write(_reader(store), name, output, kind.value, force=force)
+    _say(f"wrote {output}: {num} {'rows' if documents else 'candidates'}")
 
 
 @app.command()

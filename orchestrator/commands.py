@@ -7,56 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.base import Rows
-from orchestrator import assemble, config, report
+from evaluators.pooling import pool
+from orchestrator import assemble, config, model_card
 from orchestrator import export as exports
+from orchestrator import result as results
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.reader import Reader
 from workers.models import library
 from workers.models.library import ModelPolicy
 from workers.recipe import MergeRecipe, plain_copy
 from workers.run import best_device
-
-
-def check(settings: CampaignSettings) -> dict[str, Any]:
-    """Returns all that can be known before a campaign runs.
-
-    Raises:
-        CheckError: naming what is missing or does not fit.
-    """
-    parts = assemble.assemble(settings)
-    return {
-        "campaign": settings.name,
-        "space": dict(parts.space.describe()),
-        "documents": dict(parts.facts.documents),
-        "candidates": assemble.num_expected(parts),
-        "needs": assemble.estimate(parts),
-        "evaluators": assemble.check_resources(settings.cluster),
-    }
-
-
-def check_lines(found: dict[str, Any]) -> list[str]:
-    """Returns what `check` found for people."""
-    space, needs = found["space"], found["needs"]
-    kinds = ", ".join(f"{count} {kind}" for kind, count in space.get("genes_by_kind", {}).items())
-    documents = ", ".join(f"{task} {count}" for task, count in found["documents"].items())
-    return [
-        f"campaign    {found['campaign']}: all found, nothing run",
-        (
-            f"models      {space['architecture']}, {space['layers']} layers, "
-            f"{space['parameters']:,} parameters, {space['dtype']}, "
-            f"vocabulary {space['vocabulary']}"
-        ),
-        f"space       {space['genes']} genes" + (f": {kinds}" if kinds else ""),
-        *(f"{label:<11} {text}" for label, text in space.get("summary", {}).items()),
-        f"documents   {documents}",
-        f"candidates  {found['candidates'] or 'as many as time allows'}",
-        f"evaluators  {found['evaluators']}",
-        (
-            f"memory      about {_size(needs['memory_per_evaluator'])} an evaluator of "
-            f"{_size(needs['memory'])}"
-        ),
-        f"disk        about {_size(needs['disk'])} of {_size(needs['disk_free'])} free",
-    ]
 
 
 def export(
@@ -74,9 +34,12 @@ def export(
         exports.refuse_used(folder, replace=force)
         exports.write_recipe(recipe, folder / "recipe.yaml")
         return folder / "recipe.yaml"
-    result = report.collect(reader, settings)
-    card = "" if result is None else report.card(result, record, str(folder))
+    result = results.collect(reader, settings)
+    rows_files = model_card.rows_files(settings, record)
+    card = "" if result is None else model_card.card(result, record, str(folder), rows_files)
     exports.write_folder(recipe, settings.space.policy, folder, card=card, replace=force)
+    for file, text in rows_files.items():
+        (folder / file).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -126,7 +89,7 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
         facts = library.inspect(model, policy)
         wanted = settings.space.dtype
         dtype = facts.dtype if wanted == "auto" else wanted
-        settings.evaluate.check()
+        regime = assemble.regime_of(settings, settings.evaluate.check())
         from workers.builders.settings import MergeSettings
 
         builder = MergeSettings(base=model, dtype=dtype, policy=policy).open(best_device())
@@ -134,19 +97,17 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
             plain_copy(model, base=model, num_layers=facts.num_layers, dtype=dtype)
         )
         evaluator = settings.evaluate.open(language)
-        kinds: tuple[Rows, ...] = ("search", "test")
+        kinds: tuple[Rows, ...] = ("search", "selection", "test", "control")
         found: dict[str, Any] = {"model": model}
         for rows in kinds:
             found[rows] = None
-            if rows == "search" or settings.evaluate.tests:
-                score = evaluator.evaluate(rows)
+            if rows in settings.evaluate.kinds:
+                # In the blocks of the campaign, so that its scores are these to the last bit.
+                blocks = regime.blocks if rows == "search" else (None,)
+                score = pool([evaluator.evaluate(rows, documents=one) for one in blocks])
                 found[rows] = {
                     "fitness": score.fitness,
-                    "scores": report.values(score.tasks),
+                    "scores": results.values(score.tasks),
                     "stderr": {task: one.stderr for task, one in score.tasks.items()},
                 }
         return found
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

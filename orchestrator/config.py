@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,9 @@ from evaluators.base import EvaluatorSettings
 from evaluators.kinds import EVALUATORS
 from evaluators.registry import Registry, UnknownNameError, nearest
 from orchestrator.algorithms.base import ALGORITHMS, Algorithm
+from orchestrator.measurement.estimator import ESTIMATORS, Estimator
+from orchestrator.measurement.race import RACES, Race
+from orchestrator.measurement.regime import Refresh
 from orchestrator.operators.crossover import CROSSOVERS, Crossover
 from orchestrator.operators.mutation import MUTATIONS, Mutation
 from orchestrator.operators.selection import SELECTIONS, Selection
@@ -38,6 +41,8 @@ PLUG_INS: Mapping[type, Registry] = {
     Selection: SELECTIONS,
     Crossover: CROSSOVERS,
     Mutation: MUTATIONS,
+    Race: RACES,
+    Estimator: ESTIMATORS,
 }
 #: What pydantic calls a key that a nested record does not have.
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
@@ -52,7 +57,7 @@ _WORDS = {
     " after validation": "",
 }
 #: Settings that are sections of their own.
-_SECTIONS = (Budget, Cluster, Merge)
+_SECTIONS = (Budget, Cluster, Merge, Refresh)
 
 
 class ConfigError(ValueError):
@@ -104,6 +109,8 @@ class _Reader:
 
     def value(self, hint: Any, data: Any, place: Place) -> Any:
         """Returns one field's value."""
+        if (inner := _optional(hint)) is not None:
+            return None if data is None else self.value(inner, data, place)
         if hint in PLUG_INS:
             return self.plug_in(PLUG_INS[hint], data, place)
         if hint in _SECTIONS:
@@ -261,6 +268,8 @@ def _schema_of(cls: type, kind: str | None = None) -> dict[str, Any]:
 
 
 def _field_schema(hint: Any) -> dict[str, Any]:
+    if (inner := _optional(hint)) is not None:
+        return {"anyOf": [_field_schema(inner), {"type": "null"}]}
     if hint in PLUG_INS:
         registry = PLUG_INS[hint]
         known = [_schema_of(registry.load(name), kind=name) for name in registry.addresses]
@@ -285,6 +294,15 @@ def _inline(node: Any, definitions: Mapping[str, Any]) -> Any:
     if isinstance(node, list):
         return [_inline(value, definitions) for value in node]
     return node
+
+
+def _optional(hint: Any) -> Any | None:
+    """Returns the component or section of a field that may also be null; None for other fields."""
+    members = [one for one in get_args(hint) if one is not type(None)]
+    if len(members) == 1 and len(get_args(hint)) == 2:
+        inner = get_origin(members[0]) or members[0]
+        return inner if inner in PLUG_INS or inner in _SECTIONS else None
+    return None
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:

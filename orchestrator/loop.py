@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -24,7 +24,7 @@ from orchestrator import snapshot
 from orchestrator.state import Campaign, Key, State, Step
 from orchestrator.storage.base import Begun, Snapshot, Store, Taken, Turn
 from orchestrator.storage.lease import HEARTBEAT_S
-from workers.job import Job, Outcome, Scored
+from workers.job import Job, JobKey, Outcome, Scored
 
 #: Seconds that jobs in flight are given when the campaign is interrupted.
 GRACE_S = 5.0
@@ -122,7 +122,7 @@ class Driver:
     _known: dict[str, str] = field(default_factory=dict)
     _queue: deque[Job] = field(default_factory=deque)
     #: Jobs handed out -> what their score depends on.
-    _in_flight: dict[tuple[str, str, int], bytes | None] = field(default_factory=dict)
+    _in_flight: dict[JobKey, bytes | None] = field(default_factory=dict)
     _turn: Turn = field(default_factory=Turn)
     #: What the turn's outcomes have measured, which the store cannot know yet.
     _fresh: dict[bytes, Score] = field(default_factory=dict)
@@ -184,7 +184,8 @@ class Driver:
                 if not snapshot.fits(self.campaign, shot.state):
                     continue
                 known = self.store.candidates(snapshot.named(shot.state))
-                state = snapshot.restore(shot.state, known)
+                standings = self.store.standings(snapshot.with_standings(shot.state))
+                state = snapshot.restore(self.campaign, shot.state, known, standings)
             except (KeyError, TypeError, ValueError):
                 continue  # one that cannot be read is as good as none
             self._sequence = self._last_snapshot = shot.sequence
@@ -210,7 +211,7 @@ class Driver:
 
     def _hand_out(self, state: State, executor: Executor) -> State:
         """Records the turn and gives jobs to whoever is free."""
-        jobs: dict[tuple[str, str, int], tuple[Job, bytes | None]] = {}
+        jobs: dict[JobKey, tuple[Job, bytes | None]] = {}
         self._choose(jobs, executor.slots - len(self._in_flight))
         while hits := self._reusable(jobs):
             for job, outcome in hits:
@@ -227,9 +228,7 @@ class Driver:
             executor.submit(job)
         return state
 
-    def _choose(
-        self, chosen: dict[tuple[str, str, int], tuple[Job, bytes | None]], num: int
-    ) -> None:
+    def _choose(self, chosen: dict[JobKey, tuple[Job, bytes | None]], num: int) -> None:
         """Adds jobs from the queue up to `num`; one whose equal is being measured waits for it."""
         waiting: list[Job] = []
         pending = {*self._in_flight.values(), *(evaluation for _, evaluation in chosen.values())}
@@ -244,7 +243,7 @@ class Driver:
         self._queue.extendleft(reversed(waiting))
 
     def _reusable(
-        self, jobs: Mapping[tuple[str, str, int], tuple[Job, bytes | None]]
+        self, jobs: Mapping[JobKey, tuple[Job, bytes | None]]
     ) -> list[tuple[Job, Outcome]]:
         """Returns the jobs whose equal was measured before, with its score."""
         evaluations = [evaluation for _, evaluation in jobs.values() if evaluation is not None]
@@ -257,6 +256,7 @@ class Driver:
                     candidate=job.candidate,
                     attempt=job.attempt,
                     rows=job.rows,
+                    block=job.block,
                     score=scores[evaluation],
                     seconds=0.0,
                     worker="cache",
@@ -274,16 +274,25 @@ class Driver:
             if evaluation is not None and isinstance(outcome, Scored):
                 self._fresh[evaluation] = outcome.score
         step = campaigns.handle(self.campaign, state, outcome)
-        waits = (outcome.candidate, outcome.rows) in step.state.open
-        final = isinstance(outcome, Scored) or not waits
         self._turn.taken.append(
-            Taken(outcome=outcome, final=final, cached=copied is not None, evaluation=copied)
+            Taken(
+                outcome=outcome,
+                final=step.final,
+                cached=copied is not None,
+                evaluation=copied,
+                measured=step.measured,
+            )
         )
         self._sequence += 1
         self._remember(step)
-        self._queue.extend(step.jobs)
-        self._news.append((step.state, outcome, final))
+        self._enqueue(step.jobs)
+        self._news.append((step.state, outcome, step.final))
         return step.state
+
+    def _enqueue(self, jobs: Sequence[Job]) -> None:
+        """Queues jobs: a candidate's next block before others, as its model is still in place."""
+        self._queue.extendleft(job for job in jobs if job.block and job.rows == "search")
+        self._queue.extend(job for job in jobs if not (job.block and job.rows == "search"))
 
     def _commit(self, state: State) -> None:
         """Records the turn. Until this returns, nothing of it has been acted on."""
@@ -299,7 +308,7 @@ class Driver:
         if self._sequence - self._last_snapshot >= self.snapshot_every:
             self._last_snapshot = self._sequence
             if snapshot.can_be_taken(self.campaign, state):
-                data = snapshot.dump(state)
+                data = snapshot.dump(self.campaign, state)
                 shot = Snapshot(sequence=self._sequence, fingerprint=self._fingerprint, state=data)
                 self.store.keep(shot)
 

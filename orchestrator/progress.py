@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from orchestrator.state import State
+from orchestrator.state import Phase, State
 from workers.job import Failed, Outcome
 
 #: Seconds between plain lines.
 _LINE_EVERY_S = 5.0
+#: What the measurements after the search are for.
+_ENDINGS: Mapping[Phase, str] = {
+    "complete": "to measure finalists in full",
+    "selection": "on selection rows",
+    "test": "for the report",
+}
 
 
 @dataclass(slots=True)
@@ -101,6 +108,7 @@ class ProgressView:
             parts.append(f"best {winner.fitness:.4f} ({label})")
         if state.num_failed:
             parts.append(f"{state.num_failed} failed")
+        parts += _saved(state)
         if self._first_at is None:
             self._first_at, self._done_at_first = time.monotonic(), done
         seconds, fresh = time.monotonic() - self._first_at, done - self._done_at_first
@@ -109,9 +117,18 @@ class ProgressView:
             parts.append(f"{3600 * rate:.0f}/h")
             if self.expected and done < self.expected:
                 parts.append(f"{_duration((self.expected - done) / rate)} left")
-        if state.phase == "test":
-            parts.append(f"{len(state.open)} on test rows")
+        if state.phase in _ENDINGS:
+            parts.append(f"{len(state.open)} {_ENDINGS[state.phase]}")
         return ", ".join(parts)
+
+
+def _saved(state: State) -> list[str]:
+    """Says what was not spent on candidates, where they are not all measured in full."""
+    parts = [f"{state.num_stopped} stopped early"] if state.num_stopped else []
+    if 0 < state.documents_spent < state.documents_full:
+        share = state.documents_spent / state.documents_full
+        parts.append(f"{share:.0%} of documents spent")
+    return parts
 
 
 def _duration(seconds: float) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 from cluster.executor import ExecutorError
 from cluster.provenance import versions
-from orchestrator import assemble, config, exit_codes, report
+from orchestrator import assemble, config, exit_codes, model_card, picture, report
 from orchestrator import export as exports
+from orchestrator import result as results
+from orchestrator import result_tables as tables
 from orchestrator.assemble import CheckError, Parts
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
 from orchestrator.progress import ProgressView
@@ -221,31 +223,34 @@ def _finish(parts: Parts, store: SqlStore, state: State, elapsed_s: float, as_js
             f"mend the cause, then: shoal retry {settings.name} --failed --store {settings.store}"
         )
         return exit_codes.TOO_MANY_FAILURES
-    result = report.collect(reader, settings)
+    result = results.collect(reader, settings)
     if result is None:
         _say(f"shoal: the budget of {settings.name!r} ended with no candidate measured")
         return exit_codes.NOTHING_MEASURED
     for path in _write(reader, result):
         store.add_artifact(result.winner.id, str(path), _sha256(path), path.stat().st_size)
     if as_json:
-        sys.stdout.write(json.dumps(report.as_json(result)) + "\n")
+        sys.stdout.write(json.dumps(tables.as_json(result)) + "\n")
     else:
         _print_result(result)
     return exit_codes.OK
 
 
-def _write(reader: Reader, result: report.Result) -> list[Path]:
+def _write(reader: Reader, result: results.Result) -> list[Path]:
     """Writes the output folder: best model, recipe, report and picture; returns the files."""
     settings = result.settings
     folder = Path(settings.output_folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = MergeRecipe.from_dict(result.winner.recipe)
-    card = report.card(result, result.winner, str(folder / "best"))
+    rows_files = model_card.rows_files(settings, result.winner)
+    card = model_card.card(result, result.winner, str(folder / "best"), rows_files)
     policy = settings.space.policy
     exports.write_folder(recipe, policy, folder / "best", card=card, replace=True)
+    for name, text in rows_files.items():
+        (folder / "best" / name).write_text(text, encoding="utf-8")
     exports.write_recipe_or_reason(recipe, folder / "recipe.yaml")
     references = reader.references(settings.name)
-    report.draw(reader.history(settings.name), references, folder / "fitness.png")
+    picture.draw(reader.history(settings.name), references, folder / "fitness.png")
     (folder / "report.md").write_text(report.markdown(result, "fitness.png"), encoding="utf-8")
     files = [folder / name for name in ("recipe.yaml", "report.md", "fitness.png")]
     return [*files, *sorted((folder / "best").rglob("*.safetensors"))]
@@ -256,20 +261,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _print_result(result: report.Result) -> None:
+def _print_result(result: results.Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"campaign {result.settings.name}", title_justify="left")
-    for index, column in enumerate(report.header(result)):
+    for index, column in enumerate(tables.header(result)):
         table.add_column(column, justify="left" if index == 0 else "right")
-    for row in report.rows(result):
+    for row in tables.rows(result):
         table.add_row(*row)
     # A pipe has no width of its own; a table folded to 80 columns could not be read.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(table)
     folder = result.settings.output_folder
-    console.print(report.verdict(result), soft_wrap=True)
+    for text in report.lines(result):
+        console.print(text, soft_wrap=True, markup=False)
     console.print(f"model: {folder}/best  report: {folder}/report.md", soft_wrap=True)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from cluster.resources import Cluster
 from evaluators.base import EvaluatorSettings
 from orchestrator.algorithms.base import Algorithm
+from orchestrator.measurement.estimator import Estimator
+from orchestrator.measurement.race import Race
+from orchestrator.measurement.regime import Refresh
 from orchestrator.spaces.base import SpaceSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -52,6 +55,14 @@ class CampaignSettings:
     budget: Budget
     #: `random` measures as many random candidates beside the search, for comparison only.
     control: Literal["random", "none"] = "none"
+    #: Stop candidates that cannot win before all search rows are spent on them.
+    racing: Race | None = None
+    #: Score the elite again on search rows kept back, as the campaign goes.
+    refresh: Refresh | None = None
+    #: Measure candidates on few documents and estimate what they are worth on all.
+    estimator: Estimator[Any] | None = None
+    #: How many of the best are picked among at the end: on selection rows, or in full if estimated.
+    finalists: Annotated[int, Interval(ge=1, le=16)] = 5
     #: Where it runs.
     cluster: Cluster = Cluster()
     #: Copy the score of an equal evaluation that the store has, of any campaign.
@@ -66,6 +77,12 @@ class CampaignSettings:
             raise ValueError(
                 f"name: expected up to 64 letters, digits, '.', '_' and '-', got {self.name!r}"
             )
+        for other in ("racing", "refresh"):
+            if self.estimator is not None and getattr(self, other) is not None:
+                raise ValueError(
+                    f"{other}: goes with full measurements, but an 'estimator' measures each "
+                    "candidate on few documents; leave out one of the two"
+                )
 
     @property
     def output_folder(self) -> str:

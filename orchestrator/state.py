@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
-from evaluators.base import Rows
+from evaluators.base import Documents, Rows, Score
 from orchestrator.algorithms.base import Algorithm, Memory
+from orchestrator.measurement.measured import Measured, Standing
+from orchestrator.measurement.regime import Regime
 from orchestrator.spaces.base import Genome, Space
 from workers.job import Job, Outcome
 from workers.recipe import MergeRecipe
@@ -16,6 +18,8 @@ Role = Literal["reference", "search", "control"]
 #: A candidate on one kind of rows.
 Key: TypeAlias = tuple[str, Rows]
 Stop = Literal["time", "failures"]
+#: Searching; measuring finalists in full; picking among them; measuring for the report; over.
+Phase = Literal["search", "complete", "selection", "test", "done"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +82,12 @@ class Campaign:
     seed: int
     limits: Limits
     control: bool = False
-    #: Whether there are test rows.
-    tests: bool = False
+    #: Kinds of rows that there are.
+    kinds: frozenset[Rows] = frozenset({"search"})
+    #: How much of the search rows a candidate is measured on.
+    regime: Regime = field(default_factory=Regime)
+    #: How many candidates are measured on the selection rows, or in full if they were estimated.
+    finalists: int = 5
     #: What was proposed before this campaign was forked off, eldest first.
     history: tuple[Branch, ...] = ()
 
@@ -94,10 +102,21 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best measured candidate of a role."""
+    """A measured candidate, one of the best of its role."""
 
     candidate: Candidate
-    fitness: float
+    measured: Measured
+
+    @property
+    def fitness(self) -> float:
+        """Its fitness on the search rows."""
+        return self.measured.fitness
+
+    @property
+    def rank(self) -> tuple[bool, float, float, bool, int]:
+        """Sorts the best, the better the greater; the search before references, then the elder."""
+        one = self.candidate
+        return (*self.measured.rank, one.role != "reference", -one.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +125,9 @@ class Again:
 
     candidate: Candidate
     rows: Rows
+    block: int = 0
+    #: The block's documents; None for all.
+    documents: Documents | None = None
     #: Number of the attempt to come.
     attempt: int
 
@@ -137,24 +159,77 @@ class State:
     open: Mapping[Key, Job] = field(default_factory=dict)
     #: Every reference, the candidates of the current generation, and those still open.
     candidates: Mapping[str, Candidate] = field(default_factory=dict)
-    #: Candidate -> fitness, or None where it failed, until the algorithm is told.
-    ended: Mapping[str, float | None] = field(default_factory=dict)
+    #: Candidate -> what it is worth, or None where it failed, until the algorithm is told.
+    ended: Mapping[str, Measured | None] = field(default_factory=dict)
+    #: What those candidates scored that may be measured on more rows or that others race against.
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    #: Of these, the documents that an estimate rests on.
+    sampled: Mapping[str, Documents] = field(default_factory=dict)
+    #: Candidates that failed between two blocks: a retry goes on from there.
+    broken: frozenset[str] = frozenset()
+    #: Whom candidates of a role race against, the best first, until the algorithm is told again.
+    incumbents: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
+    #: For each role and block, the fitness after it of recent candidates, by age.
+    rungs: Mapping[Role, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    #: What the elite is worth with the fresh rows, until the algorithm is told.
+    refreshed: Mapping[str, Measured] = field(default_factory=dict)
+    #: Rounds of fresh rows begun.
+    rounds: int = 0
+    #: What an estimator has learned, in its own terms.
+    bank: Any = None
     memory: Memory = ()
     generation: int = 0
     #: Search candidates proposed so far; the control has as many.
     proposed: int = 0
     num_scored: int = 0
     num_failed: int = 0
-    best: Mapping[Role, Best] = field(default_factory=dict)
-    tested: frozenset[str] = frozenset()
+    #: Candidates that a race ended.
+    num_stopped: int = 0
+    #: Documents scored on search and fresh rows, and what full measurements would have taken.
+    documents_spent: int = 0
+    documents_full: int = 0
+    #: Role -> the best measured candidates, the best first.
+    tops: Mapping[Role, tuple[Best, ...]] = field(default_factory=dict)
+    #: Finalists that are being measured in full, and those for which that failed.
+    completing: frozenset[str] = frozenset()
+    incomplete: frozenset[str] = frozenset()
+    #: What finalists are worth that were stopped or estimated, once measured in full.
+    completed: Mapping[str, Measured] = field(default_factory=dict)
+    #: Blocks that finalists were measured on before the budget was raised.
+    ahead: Mapping[tuple[str, int], Score] = field(default_factory=dict)
+    #: Finalist -> fitness on the selection rows, or None where that failed.
+    selected: Mapping[str, float | None] = field(default_factory=dict)
+    #: What has been measured for the report.
+    tested: frozenset[Key] = frozenset()
     stop: Stop | None = None
-    phase: Literal["search", "test", "done"] = "search"
+    phase: Phase = "search"
+
+    @property
+    def best(self) -> Mapping[Role, Best]:
+        """The best of each role by the search rows."""
+        return {role: tops[0] for role, tops in self.tops.items() if tops}
 
     @property
     def winner(self) -> Best | None:
         """The best of the search and the references; the control takes no part."""
-        contenders = [self.best[role] for role in ("search", "reference") if role in self.best]
-        return max(contenders, key=lambda best: best.fitness, default=None)
+        return self.best_of("search", "reference")
+
+    def best_of(self, *roles: Role) -> Best | None:
+        """Returns the best of some roles: by the selection rows if there are any scored.
+
+        After the search, whoever was measured in full is before those that were estimated.
+        """
+        known = [one for role in roles for one in self.tops.get(role, ())]
+        if self.phase == "search":
+            return max(known, key=lambda one: one.rank, default=None)
+        full = [
+            replace(one, measured=self.completed.get(one.candidate.id, one.measured))
+            for one in known
+        ]
+        picked = [one for one in full if self.selected.get(one.candidate.id) is not None]
+        if picked and self.phase in ("test", "done"):
+            return max(picked, key=lambda one: (self.selected[one.candidate.id], one.rank))
+        return max(full, key=lambda one: (one.measured.fidelity >= 1, one.rank), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +240,7 @@ class Step:
     #: Candidates that did not exist before.
     candidates: Sequence[Candidate] = ()
     jobs: Sequence[Job] = ()
+    #: What the candidate is worth after an outcome on search or fresh rows.
+    measured: Measured | None = None
+    #: Whether an outcome ended its candidate on these rows: no attempt or block was to follow.
+    final: bool = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ import pytest
 from hypothesis import settings
 from sqlalchemy import create_engine, text
 
-from evaluators.base import Score, TaskScore
+from evaluators.base import Documents, Score, TaskFacts, TaskScore
+from evaluators.documents import quantise
+from evaluators.pooling import mean_and_error, pool
+from orchestrator.measurement.regime import Regime, Refresh
+from orchestrator.measurement.item_bank import ItemBank
+from orchestrator.measurement.layout import layout
+from orchestrator.measurement.measured import Standing
+from orchestrator.measurement.race import Field
 from orchestrator.spaces.base import Box, Genome, Reference
 from workers.job import Failed, Job, Scored
 from workers.recipe import MergeRecipe, Setting, Slice
@@ -73,16 +82,89 @@ def sphere(recipe: MergeRecipe) -> float:
 
 def scored(job: Job, fitness: float | None = None) -> Scored:
     """The outcome of a job: by default how near its genes are to zero."""
-    value = sphere(job.recipe) if fitness is None else fitness
-    task = TaskScore(value=value, stderr=0.1, documents=2, per_document=(0.0, 1.0))
+    if job.documents is not None and fitness is None:
+        score = _score_of(job.recipe, job.documents)
+    else:
+        value = sphere(job.recipe) if fitness is None else fitness
+        task = TaskScore(value=value, stderr=0.1, documents=2, per_document=(0.0, 1.0))
+        if job.documents is not None:  # parts are put together: each document has the fitness
+            num = sum(map(len, job.documents.values()))
+            task = replace(task, stderr=0.0, documents=num, per_document=(value,) * num)
+        score = Score(fitness=value, tasks={"sphere": task})
     return Scored(
         candidate=job.candidate,
         attempt=job.attempt,
         rows=job.rows,
-        score=Score(fitness=value, tasks={"sphere": task}),
+        block=job.block,
+        score=score,
         seconds=0.5,
         worker="fake",
     )
+
+
+def _score_of(recipe: MergeRecipe, documents: Documents) -> Score:
+    """Right and wrong answers: the nearer the genes are to zero, the more are right."""
+    share, digest, tasks = 1.0 / (1.0 - sphere(recipe)), recipe.digest(), {}
+    for task, places in documents.items():
+        if not places:
+            continue
+        luck = [zlib.crc32(f"{digest} {task} {place}".encode()) / 2**32 for place in places]
+        values = tuple(float(one < share) for one in luck)
+        mean, error = mean_and_error(values)
+        tasks[task] = TaskScore(
+            value=mean,
+            stderr=error,
+            documents=len(places),
+            per_document=values,
+            log_likelihoods=quantise(tuple(-one for one in luck)),
+        )
+    return Score(fitness=math.fsum(one.value for one in tasks.values()), tasks=tasks)
+
+
+@dataclass(frozen=True)
+class FakeRace:
+    """Stops whoever is not as good as the last of the incumbents on the blocks so far."""
+
+    first_block: int = 3
+    growth: float = 2.0
+    survivors: int = 2
+
+    def goes_on(self, standing: Standing, rivals: Field) -> bool:
+        if len(rivals.incumbents) < self.survivors:
+            return True
+        last = rivals.incumbents[-1]
+        theirs = pool([last.parts[part] for part in standing.parts])
+        return standing.pooled().fitness >= theirs.fitness
+
+
+#: What candidates are measured on in campaigns that cut their search rows.
+FAKE_TASKS = {
+    name: TaskFacts(documents=num, rows=name, strata=("a", "b") * (num // 2), is_mean=True)
+    for name, num in (("one", 24), ("two", 16))
+}
+
+
+def fake_regime(kind: str) -> Regime:
+    """All rows at once, a race, fresh rows, both, or estimates."""
+    race = FakeRace() if "race" in kind else None
+    refresh = Refresh(every=1, elites=2, documents=3, reserve=0.3) if "fresh" in kind else None
+    estimator = ItemBank(dimensions=1, documents=8, refit=5) if "bank" in kind else None
+    if race is None and refresh is None and estimator is None:
+        return Regime()
+    plan = layout(
+        FAKE_TASKS,
+        seed=3,
+        race=race,
+        reserve=refresh.reserve if refresh else 0.0,
+        round_documents=refresh.documents if refresh else 1,
+    )
+    weights = dict.fromkeys(FAKE_TASKS, 1.0)
+    bank = None if estimator is None else estimator.start(FAKE_TASKS, weights, 3)
+    return Regime(layout=plan, race=race, refresh=refresh, estimator=estimator, bank=bank)
+
+
+#: The kinds of courses that there are.
+REGIMES = ("all rows", "race", "fresh", "race, fresh", "bank")
 
 
 def failed(job: Job, *, retryable: bool = False, **changes: Any) -> Failed:
@@ -91,6 +173,7 @@ def failed(job: Job, *, retryable: bool = False, **changes: Any) -> Failed:
         "candidate": job.candidate,
         "attempt": job.attempt,
         "rows": job.rows,
+        "block": job.block,
         "stage": "build",
         "cause": "ValueError: no",
         "retryable": retryable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
@@ -41,6 +42,17 @@ class Evaluated:
     genome: Genome
     #: None if it could not be measured.
     fitness: float | None
+    #: Whether a race ended it: its fitness is an estimate, and it ranks below all others.
+    stopped: bool = False
+    #: Tells those of equal fitness apart, the greater the better; None if unknown.
+    tie: float | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float, float, int]:
+        """Sorts the measured, the better the greater; no two are equal."""
+        fitness = -math.inf if self.fitness is None else self.fitness
+        tie = -math.inf if self.tie is None else self.tie
+        return (not self.stopped, fitness, tie, -self.number)
 
 
 #: An algorithm's memory: the measured candidates it still builds on, best first.
@@ -83,6 +95,19 @@ def as_asynchronous(algorithm: Algorithm) -> Asynchronous | None:
 
 
 def ranked(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
-    """Sorts the measured by fitness, best first, the elder first among equals."""
+    """Sorts the measured, best first: by fitness, then likelihood, then age; stopped ones last."""
     measured = [one for one in evaluated if one.fitness is not None]
-    return sorted(measured, key=lambda one: (-(one.fitness or 0.0), one.number))
+    return sorted(measured, key=lambda one: one.rank, reverse=True)
+
+
+def comparable(memory: Memory) -> list[float]:
+    """Returns the fitness of each member, with that of stopped ones below all others.
+
+    What a race stopped was seen on few rows, on which it may look better than it is: it is given
+    at most the lowest fitness of those that were measured in full.
+    """
+    known = [one.fitness for one in memory if one.fitness is not None and not one.stopped]
+    if not known:
+        return [one.fitness or 0.0 for one in memory]
+    below = math.nextafter(min(known), -math.inf)
+    return [min(one.fitness or 0.0, below) if one.stopped else one.fitness or 0.0 for one in memory]

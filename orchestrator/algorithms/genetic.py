@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Interval
 
-from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
+from orchestrator.algorithms.base import Evaluated, Memory, Proposal, comparable, ranked
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
 from orchestrator.operators.selection import Selection, Tournament
@@ -105,7 +105,7 @@ class Genetic:
     def _child(
         self, box: Box, memory: Memory, known: Collection[Genome], rng: np.random.Generator
     ) -> Proposal:
-        fitness = [member.fitness or 0.0 for member in memory]
+        fitness = comparable(memory)
         first, second = (memory[index] for index in self.selection(fitness, 2, rng))
         genes = np.asarray(first.genome)
         crossed = self.crossover(genes, np.asarray(second.genome), rng)

@@ -7,7 +7,8 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from orchestrator import snapshot
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import abandon, handle, start
+from orchestrator.measurement.measured import Standing
 from orchestrator.state import (
     Again,
     Branch,
@@ -30,6 +32,7 @@ from orchestrator.state import (
     Rules,
     State,
 )
+from tests.conftest import REGIMES, fake_regime
 from workers.job import Failed, Job, Outcome, Scored
 
 Answer = Callable[[Job], Outcome]
@@ -64,13 +67,29 @@ class Record:
     def known(self) -> dict[str, Candidate]:
         return {one.id: one for one in self.candidates}
 
+    def standing(self, id_: str) -> Standing:
+        """What a candidate scored on search and fresh rows, as a store has it."""
+        found = Standing()
+        for one in self.outcomes:
+            if one.candidate == id_ and one.rows in ("search", "fresh") and isinstance(one, Scored):
+                found = found.with_part((one.rows, one.block), one.score)
+        return found
+
     @property
     def essence(self) -> object:
         """What must not depend on the order of outcomes within a generation."""
         state = self.state
-        told = (state.memory, state.best, state.winner, state.num_scored, state.num_failed)
-        ended = (state.phase, state.stop, state.generation, state.proposed, state.tested)
-        return self.known, told, ended
+        best = {one.candidate.id for tops in state.tops.values() for one in tops}
+        kept = [
+            {id_: one for id_, one in getattr(state, name).items() if id_ in best}
+            for name in ("standings", "sampled")
+        ]
+        rest = {
+            one.name: getattr(state, one.name)
+            for one in fields(State)
+            if one.name not in {"open", "candidates", "ended", "standings", "sampled"}
+        }
+        return self.known, kept, rest, state.winner
 
 
 def begun(campaign: Campaign) -> Record:
@@ -82,9 +101,13 @@ def begun(campaign: Campaign) -> Record:
 def feed(campaign: Campaign, record: Record, outcome: Outcome) -> None:
     """Takes an outcome as the driver does, and notes what the driver would record."""
     step = handle(campaign, record.state, outcome)
-    waits = (outcome.candidate, outcome.rows) in step.state.open
-    record.entries.append(Recorded(outcome, isinstance(outcome, Scored) or not waits))
+    record.entries.append(Recorded(outcome, step.final))
     record.take(step)
+
+
+def block_of(outcome: Outcome) -> tuple[str, str, int]:
+    """What can be measured once."""
+    return (outcome.candidate, outcome.rows, outcome.block)
 
 
 def go_on(
@@ -117,8 +140,13 @@ def set_aside(record: Record) -> list[Again]:
                 failed.pop((one.candidate.id, one.rows))
         elif isinstance(entry.outcome, Failed) and entry.final:
             one = entry.outcome
+            job = next(job for job in record.jobs if job.key == one.key)
             failed[one.candidate, one.rows] = Again(
-                candidate=record.known[one.candidate], rows=one.rows, attempt=one.attempt + 1
+                candidate=record.known[one.candidate],
+                rows=one.rows,
+                block=one.block,
+                documents=job.documents,
+                attempt=one.attempt + 1,
             )
     return list(failed.values())
 
@@ -136,6 +164,7 @@ def failed(job: Job, *, retryable: bool, **facts) -> Failed:
         candidate=job.candidate,
         attempt=job.attempt,
         rows=job.rows,
+        block=job.block,
         stage="evaluate",
         cause="chance",
         retryable=retryable,
@@ -189,6 +218,15 @@ def limits(draw: st.DrawFn) -> Limits:
     )
 
 
+regime = cache(fake_regime)
+
+
+def kinds() -> st.SearchStrategy:
+    """Kinds of rows that there are; the search rows are always there."""
+    others = st.sets(st.sampled_from(["selection", "test", "control"]))
+    return others.map(lambda some: frozenset({"search", *some}))
+
+
 def plans_of(algorithms: st.SearchStrategy) -> st.SearchStrategy:
     """Campaigns without their space."""
     return st.fixed_dictionaries(
@@ -196,7 +234,9 @@ def plans_of(algorithms: st.SearchStrategy) -> st.SearchStrategy:
             "algorithm": algorithms,
             "seed": st.integers(0, 2**32),
             "control": st.booleans(),
-            "tests": st.booleans(),
+            "kinds": kinds(),
+            "regime": st.sampled_from(REGIMES).map(regime),
+            "finalists": st.integers(1, 4),
             "limits": limits(),
         }
     )
@@ -281,7 +321,9 @@ def test_the_failed_are_never_parents_and_have_no_fitness(fake_space, answers, p
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), answers(luck), order)
     measured = {
-        one.candidate for one in record.outcomes if isinstance(one, Scored) and one.rows == "search"
+        one.outcome.candidate
+        for one in record.entries
+        if isinstance(one.outcome, Scored) and one.outcome.rows == "search" and one.final
     }
     assert {parent for one in record.candidates for parent in one.parents} <= measured
     assert {best.candidate.id for best in record.state.best.values()} <= measured
@@ -333,7 +375,8 @@ def test_without_failures_generations_have_the_announced_sizes(fake_space, answe
 def test_controls_are_as_many_as_the_search_and_never_win(
     fake_space, answers, score, plan, luck, order
 ):
-    campaign = Campaign(space=fake_space(), **{**plan, "control": True})
+    exact = with_regime(plan, "all rows", "race", "fresh", "race, fresh")
+    campaign = Campaign(space=fake_space(), **{**exact, "control": True})
 
     def answer(job: Job) -> Outcome:
         return score(job, 1000.0) if job.candidate.startswith("c") else answers(luck)(job)
@@ -357,10 +400,17 @@ def test_the_control_does_not_change_the_search(fake_space, answers, plan, luck,
     assert search(True) == search(False)
 
 
+def with_regime(plan: dict, *kinds: str) -> dict:
+    """The plan with a regime of one of these kinds."""
+    known = [regime(one) for one in kinds]
+    return plan if plan["regime"] in known else {**plan, "regime": known[0]}
+
+
 @given(plan=all_plans(), luck=LUCK, order=ORDERS)
 def test_the_winner_is_the_best_and_ties_go_to_the_search_then_the_elder(
     fake_space, score, plan, luck, order
 ):
+    plan = with_regime(plan, "all rows", "race", "fresh", "race, fresh")
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(
         campaign, begun(campaign), lambda job: score(job, dice(luck, job.candidate) % 3), order
@@ -380,13 +430,15 @@ def test_the_winner_the_references_and_the_best_control_are_tested(
     campaign = Campaign(space=fake_space(), **plan)
     record = go_on(campaign, begun(campaign), answers(luck), order)
     tested = {job.candidate for job in record.jobs if job.rows == "test"}
-    if record.state.winner is None or not campaign.tests:
+    if record.state.winner is None or "test" not in campaign.kinds:
         assert not tested
         return
-    best = {one.candidate.id for role, one in record.state.best.items() if role != "reference"}
+    of_role = (record.state.best_of(role) for role in ("search", "control"))
+    best = {one.candidate.id for one in of_role if one is not None}
     references = {one.id for one in record.by_role["reference"]}
     assert tested == {record.state.winner.candidate.id} | best | references
-    assert record.state.tested == tested
+    kinds = {"test", "control"} & campaign.kinds
+    assert record.state.tested == {(id_, rows) for id_ in tested for rows in kinds}
 
 
 def stopping(plan: dict, fraction: float) -> dict:
@@ -407,7 +459,11 @@ def test_too_many_failures_stop_the_campaign_and_fewer_do_not(
         return score(job)
 
     record = go_on(campaign, begun(campaign), answer, order)
-    ends = [isinstance(one, Failed) for one in record.outcomes if one.rows == "search"]
+    ends = [
+        isinstance(one.outcome, Failed)
+        for one in record.entries
+        if one.outcome.rows == "search" and one.final
+    ]
     num_needed = campaign.limits.min_ended
     too_many = [sum(ends[:num]) > fraction * num for num in range(num_needed, len(ends) + 1)]
     assert record.state.phase == "done"
@@ -432,7 +488,8 @@ def test_what_was_out_when_failures_stopped_the_campaign_counts_and_does_not_sta
         assert record.candidates == candidates
         assert (record.state.phase, record.state.stop) == ("done", "failures")
     assert replay(campaign, record.entries).state == record.state
-    assert record.state.num_scored == sum(isinstance(one, Scored) for one in record.outcomes)
+    ended = [one.outcome for one in record.entries if one.final]
+    assert record.state.num_scored == sum(isinstance(one, Scored) for one in ended)
 
 
 @given(plan=plans(), luck=LUCK, order=ORDERS, share=st.floats(0, 1), started=st.floats(0, 1))
@@ -459,7 +516,7 @@ def test_time_that_is_up_ends_the_search_and_more_time_continues_it(
     assert {one.id: one for one in resumed.candidates} == {one.id: one for one in whole.candidates}
     assert resumed.state.winner == whole.state.winner
     scored = [one for one in resumed.outcomes if isinstance(one, Scored)]
-    assert len({(one.candidate, one.rows) for one in scored}) == len(scored), "measured twice"
+    assert len({block_of(one) for one in scored}) == len(scored), "measured twice"
 
 
 @given(plan=all_plans(), luck=LUCK, order=ORDERS)
@@ -515,10 +572,10 @@ def test_the_next_attempt_avoids_where_the_last_ones_failed_and_needs_less_memor
 
 def pairs(record: Record) -> list[tuple[Job, Job]]:
     """Each attempt with the one that followed it."""
-    last: dict[tuple[str, str], Job] = {}
+    last: dict[tuple[str, str, int], Job] = {}
     found = []
     for job in record.jobs:
-        key = (job.candidate, job.rows)
+        key = (job.candidate, job.rows, job.block)
         if key in last:
             found.append((last[key], job))
         last[key] = job
@@ -536,12 +593,13 @@ def test_the_first_attempt_may_run_anywhere_at_full_size(fake_space, answers, pl
 # Snapshots.
 
 
-def restored(record: Record) -> State:
+def restored(campaign: Campaign, record: Record) -> State:
     """The state as it comes out of a store."""
-    data = json.loads(json.dumps(snapshot.dump(record.state)))
+    data = json.loads(json.dumps(snapshot.dump(campaign, record.state)))
     assert snapshot.named(data) <= record.known.keys()
     named = {id_: record.known[id_] for id_ in snapshot.named(data)}
-    return snapshot.restore(data, named)
+    standings = {id_: record.standing(id_) for id_ in snapshot.with_standings(data)}
+    return snapshot.restore(campaign, data, named, standings)
 
 
 @given(plan=all_plans(), luck=LUCK, order=ORDERS, num=st.integers(0, 60), up=st.booleans())
@@ -558,7 +616,7 @@ def test_a_state_comes_back_from_its_dump_at_any_moment(
         )
     if wanted := set_aside(record)[::2]:
         want(campaign, record, wanted)
-    again = restored(record)
+    again = restored(campaign, record)
     assert again == record.state
     for name in ("open", "candidates", "ended"):
         assert list(getattr(again, name)) == list(getattr(record.state, name)), "in their order"
@@ -600,7 +658,7 @@ def test_a_snapshot_that_fits_is_the_state_of_that_smaller_budget(
 ):
     small, large = (Campaign(space=fake_space(), **{**plan, "limits": one}) for one in both)
     record = go_on(large, begun(large), answers(luck), order, num)
-    fits = snapshot.fits(small, snapshot.dump(record.state))
+    fits = snapshot.fits(small, snapshot.dump(large, record.state))
     if snapshot.can_be_taken(large, record.state) and fits:
         assert replay(small, record.entries).state == record.state
 
@@ -617,7 +675,7 @@ def test_no_more_candidates_are_open_than_the_population_has_members(
     record = begun(campaign)
     while record.waiting:
         searched = {id_ for id_, rows in record.state.open if id_[0] == "s" and rows == "search"}
-        assert len(searched) <= size
+        assert len(searched) <= size or record.state.phase != "search"
         left = num_allowed(campaign) - record.state.proposed
         if record.state.phase == "search" and left:
             assert len(searched) == size, "nobody waits for anybody"
@@ -648,7 +706,7 @@ def test_the_order_of_the_record_gives_its_proposals_again(
 @given(plan=steady_plans(), luck=LUCK, order=ORDERS)
 def test_late_outcomes_are_as_good_as_any(fake_space, answers, plan, luck, order):
     """Whatever has been measured competes for a place in the population, however late it came."""
-    campaign = Campaign(space=fake_space(), **plan)
+    campaign = Campaign(space=fake_space(), **with_regime(plan, "all rows"))
     record, num_generations = begun(campaign), 0
     while record.waiting and record.state.phase == "search":
         go_on(campaign, record, answers(luck), order, 1)
@@ -710,9 +768,9 @@ def test_retries_at_any_moment_end_with_everything_measured(
     assert (state.phase, state.num_failed, set_aside(record)) == ("done", 0, [])
     assert state.num_scored == len(record.candidates)
     assert replay(campaign, record.entries).state == state
-    scored = [(one.candidate, one.rows) for one in record.outcomes if isinstance(one, Scored)]
+    scored = [block_of(one) for one in record.outcomes if isinstance(one, Scored)]
     assert len(set(scored)) == len(scored), "measured twice"
-    numbers = [(one.candidate, one.rows, one.attempt) for one in record.outcomes]
+    numbers = [one.key for one in record.outcomes]
     assert len(set(numbers)) == len(numbers), "each attempt has a number of its own"
 
 
@@ -735,6 +793,8 @@ def test_a_retry_that_fails_again_leaves_the_campaign_as_it_was(
 def test_one_retried_within_its_generation_takes_part_as_if_it_had_never_failed(
     fake_space, answers, score, plan, order, chosen
 ):
+    # What is estimated without a reference stays as it was estimated.
+    plan = with_regime(plan, "all rows", "race", "fresh", "race, fresh")
     campaign = Campaign(space=fake_space(), **plan)
     whole = go_on(campaign, begun(campaign), answers(0), order)
     unlucky = whole.candidates[chosen % len(whole.candidates)]
@@ -762,7 +822,7 @@ def test_one_retried_within_its_generation_takes_part_as_if_it_had_never_failed(
 def test_one_retried_after_its_generation_changes_no_candidate_and_may_be_the_best(
     fake_space, answers, score, plan, order, luck
 ):
-    campaign = Campaign(space=fake_space(), **plan)
+    campaign = Campaign(space=fake_space(), **with_regime(plan, "all rows", "fresh"))
     record = go_on(campaign, begun(campaign), answers(luck), order)
     candidates = list(record.candidates)
     wanted = [one for one in set_aside(record) if one.rows == "search"]
@@ -777,8 +837,8 @@ def test_one_retried_after_its_generation_changes_no_candidate_and_may_be_the_be
             assert best.candidate == min(retried, key=lambda one: one.number)
             assert best.fitness == 1000.0
     assert record.state.phase == "done"
-    if campaign.tests:
-        assert record.state.winner.candidate.id in record.state.tested
+    if "test" in campaign.kinds:
+        assert (record.state.winner.candidate.id, "test") in record.state.tested
 
 
 @given(plan=all_plans(), order=ORDERS, broken=st.integers(5, 10))
@@ -816,9 +876,11 @@ def own_history(record: Record, generation: int) -> tuple[list[Entry], int]:
         one
         for one in record.entries
         if isinstance(one, Recorded)
-        and one.outcome.rows == "search"
+        and one.outcome.rows in ("search", "fresh")
         and one.outcome.candidate in shared
     ]
+    while entries and entries[-1].outcome.rows == "fresh":
+        entries.pop()
     numbers = [one.number for one in record.by_role["search"] if one.id in shared]
     return entries, max(numbers, default=0)
 
@@ -835,15 +897,15 @@ def test_a_fork_proposes_its_ancestors_candidates_and_goes_on_by_its_own_rules(
     limits = replace(new["limits"], generations=generation + 2, evaluations=None)
     fork = Campaign(
         space=fake_space(),
-        **{**new, "limits": limits},
+        **{**new, "limits": limits, "regime": ancestor.regime, "kinds": ancestor.kinds},
         history=(Branch(until=until, rules=rules),),
     )
     shared = {id_: one for id_, one in record.known.items() if one.generation <= generation}
     found = replay(fork, entries)
     assert {id_: found.known[id_] for id_ in shared} == shared
     assert all(one.number > until for one in found.by_role["search"] if one.id not in shared)
-    assert not {id_ for id_, _ in found.state.open} & {
-        one.outcome.candidate for one in entries if one.final
+    assert not {id_ for id_, rows in found.state.open if rows == "search"} & {
+        one.outcome.candidate for one in entries if one.outcome.rows == "search" and one.final
     }
 
     go_on(fork, found, answers(luck), order)
@@ -883,7 +945,7 @@ def test_any_fork_of_any_moment_has_the_candidates_so_far_and_meets_its_budget(
     limits = replace(new["limits"], generations=None, evaluations=until + 9)
     fork = Campaign(
         space=fake_space(),
-        **{**new, "limits": limits},
+        **{**new, "limits": limits, "regime": ancestor.regime, "kinds": ancestor.kinds},
         history=(Branch(until=until, rules=rules),),
     )
     found = replay(fork, entries)
@@ -906,7 +968,7 @@ def test_a_fork_that_waits_for_nobody_begins_with_its_ancestors_whole_population
     steady = Genetic(population_size=6, mode="async")
     fork = Campaign(
         space=fake_space(),
-        **{**new, "algorithm": steady, "limits": Limits(evaluations=12)},
+        **{**new, "algorithm": steady, "limits": Limits(evaluations=12), "regime": plan["regime"]},
         history=(Branch(until=until, rules=rules),),
     )
     found = replay(fork, entries)

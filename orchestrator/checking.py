@@ -1,0 +1,141 @@
+"""`shoal check`: all that can be known before a campaign is paid for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluators.base import Score
+from orchestrator import assemble
+from orchestrator.settings import CampaignSettings
+from orchestrator.spaces.merge import Merge
+from workers import prechecks
+from workers.builders.settings import MergeSettings
+from workers.models import library
+from workers.prechecks import LineFacts, WeightFacts
+from workers.recipe import MergeRecipe
+from workers.run import best_device
+
+#: Documents of each task on which models between the sources are scored.
+_FEW_DOCUMENTS = 16
+
+
+def check(settings: CampaignSettings, *, line: bool = False) -> dict[str, Any]:
+    """Returns all that can be known before a campaign runs.
+
+    Args:
+        settings: The campaign.
+        line: Whether models on the lines between the sources are scored, too, on few documents.
+
+    Raises:
+        CheckError: naming what is missing or does not fit.
+    """
+    parts = assemble.assemble(settings)
+    weights, lines = _compare(parts, line=line)
+    return {
+        "campaign": settings.name,
+        "space": dict(parts.space.describe()),
+        "documents": {name: one.documents for name, one in assemble.by_task(parts.facts).items()},
+        "blocks": _blocks(parts),
+        "warnings": list(parts.facts.warnings),
+        "candidates": assemble.num_expected(parts),
+        "needs": assemble.estimate(parts),
+        "evaluators": assemble.check_resources(settings.cluster),
+        "prechecks": None if weights is None else prechecks.as_dict(weights, lines),
+        "comparison": [] if weights is None else prechecks.describe(weights, lines),
+    }
+
+
+def check_lines(found: dict[str, Any]) -> list[str]:
+    """Returns what `check` found for people."""
+    space, needs = found["space"], found["needs"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in space.get("genes_by_kind", {}).items())
+    documents = ", ".join(f"{task} {count}" for task, count in found["documents"].items())
+    return [
+        f"campaign    {found['campaign']}: all found, nothing run",
+        (
+            f"models      {space['architecture']}, {space['layers']} layers, "
+            f"{space['parameters']:,} parameters, {space['dtype']}, "
+            f"vocabulary {space['vocabulary']}"
+        ),
+        f"space       {space['genes']} genes" + (f": {kinds}" if kinds else ""),
+        *(f"{label:<11} {text}" for label, text in space.get("summary", {}).items()),
+        f"documents   {documents}",
+        *_block_lines(found["blocks"]),
+        f"candidates  {found['candidates'] or 'as many as time allows'}",
+        f"evaluators  {found['evaluators']}",
+        (
+            f"memory      about {_size(needs['memory_per_evaluator'])} an evaluator of "
+            f"{_size(needs['memory'])}"
+        ),
+        f"disk        about {_size(needs['disk'])} of {_size(needs['disk_free'])} free",
+        *found["comparison"],
+        *(f"warning     {text}" for text in found["warnings"]),
+    ]
+
+
+def _block_lines(blocks: dict[str, list[int]]) -> list[str]:
+    """Says how the search rows are cut."""
+    lines = []
+    if len(blocks.get("search", ())) > 1:
+        sizes = ", ".join(map(str, blocks["search"]))
+        lines.append(f"blocks      {sizes} documents")
+    if blocks.get("fresh"):
+        rounds, size = len(blocks["fresh"]), blocks["fresh"][0]
+        lines.append(f"fresh rows  {rounds} rounds of {size} documents")
+    return lines
+
+
+def _compare(
+    parts: assemble.Parts, *, line: bool
+) -> tuple[WeightFacts | None, tuple[LineFacts, ...]]:
+    """Returns how the models of a merge lie to each other; None for other spaces."""
+    space = parts.settings.space
+    if not isinstance(space, Merge):
+        return None, ()
+    with assemble.about("space"):
+        weights = prechecks.compare(space.base, space.models, space.policy)
+        if not line:
+            return weights, ()
+        if space.tokenizer is not None:
+            raise ValueError("tokenizer: lines are for models of one vocabulary; leave out --line")
+        return weights, _walk(parts, space)
+
+
+def _walk(parts: assemble.Parts, space: Merge) -> tuple[LineFacts, ...]:
+    """Scores five models on each line."""
+    facts = library.inspect(space.base, space.policy)
+    dtype = facts.dtype if space.dtype == "auto" else space.dtype
+    settings = MergeSettings(base=space.base, dtype=dtype, policy=space.policy)
+    builder = settings.open(best_device())
+    evaluator = parts.settings.evaluate.open(builder.language)
+    tasks = parts.facts.tasks["search"]
+    documents = {
+        name: tuple(range(min(_FEW_DOCUMENTS, one.documents))) for name, one in tasks.items()
+    }
+
+    def score(recipe: MergeRecipe) -> Score:
+        builder.build(recipe)
+        return evaluator.evaluate("search", documents=documents)
+
+    return prechecks.walk(
+        prechecks.lines_between(space.base, space.models),
+        score,
+        base=space.base,
+        num_layers=facts.num_layers,
+        dtype=dtype,
+    )
+
+
+def _blocks(parts: assemble.Parts) -> dict[str, Any]:
+    """Returns how the search rows are cut, in documents; empty where they are not."""
+    regime = parts.campaign.regime
+    if regime.layout is None:
+        return {}
+    return {
+        rows: [sum(map(len, one.values())) for one in blocks]
+        for rows, blocks in (("search", regime.layout.search), ("fresh", regime.layout.fresh))
+    }
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

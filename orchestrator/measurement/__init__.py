@@ -1,0 +1,1 @@
+"""How much of the rows a candidate is measured on, and what that says about it."""
