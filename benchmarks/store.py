@@ -4,8 +4,8 @@
     python benchmarks/store.py [--folder DIR] [--candidates 1000000] [--json FILE]
 
 A lifecycle is what a candidate goes through: proposed (50 genes, recipe, parents), handed out,
-measured, scored on one task of 1,000 documents; each outcome is on the disk before the next step
-is taken. The candidates' genomes are drawn outside the timed parts; for Optuna, which draws them
+measured, scored on one task of 1,000 documents with the log-likelihoods of their right answers;
+each outcome is on the disk before the next step is taken. The candidates' genomes are drawn outside the timed parts; for Optuna, which draws them
 itself, its plain random sampler does. Rates depend on the machine and its neighbours: compare
 within a run.
 """
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.base import Score, TaskScore
+from evaluators.documents import quantise
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.loop import Driver
 from orchestrator.spaces.base import Box, Genome
@@ -93,13 +94,22 @@ class Space:
 
 #: Per-document results of 64 models.
 RESULTS = [tuple(RNG.integers(0, 2, DOCUMENTS).astype(float).tolist()) for _ in range(64)]
+#: Log-likelihoods of their right answers: of a few tokens, spread over four powers of ten.
+LOG_LIKELIHOODS = [quantise((-RNG.exponential(8.0, DOCUMENTS)).tolist()) for _ in range(64)]
 
 
 def scored(job: Job) -> Scored:
-    """An outcome with 1,000 per-document results."""
-    results = RESULTS[hash(job.candidate) % len(RESULTS)]
+    """An outcome with 1,000 results of documents, and log-likelihoods of their right answers."""
+    model = hash(job.candidate) % len(RESULTS)
+    results = RESULTS[model]
     value = sum(results) / DOCUMENTS + float(RNG.integers(0, 100)) / DOCUMENTS
-    task = TaskScore(value=value, stderr=0.0158, documents=DOCUMENTS, per_document=results)
+    task = TaskScore(
+        value=value,
+        stderr=0.0158,
+        documents=DOCUMENTS,
+        per_document=results,
+        log_likelihoods=LOG_LIKELIHOODS[model],
+    )
     return Scored(
         candidate=job.candidate,
         attempt=job.attempt,

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from evaluators.base import Score
+from evaluators.base import Rows, Score
+from orchestrator.measurement.measured import Measured, Standing
 from orchestrator.state import Candidate, Entry
 from workers.job import Job, Outcome
 
 CampaignState = Literal["running", "finished", "stopped", "interrupted"]
+#: Rows that say what a candidate is worth.
+SEARCHED: frozenset[Rows] = frozenset({"search", "fresh"})
 
 
 class StoreError(ValueError):
@@ -66,11 +69,14 @@ class Taken:
     """An outcome that came, or that was copied from an equal evaluation (`cached`)."""
 
     outcome: Outcome
-    #: Whether a failure ended its candidate rather than being tried again.
+    #: Whether it ended its candidate on these rows: no other block, no other attempt follows.
     final: bool
     cached: bool = False
     #: Hash of all that the score depends on.
     evaluation: bytes | None = None
+    #: What the candidate is worth after it was scored on search or fresh rows; None after other
+    #: outcomes. None for what its score on all search rows says.
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +150,10 @@ class Store(Protocol):
 
     def candidates(self, ids: Iterable[str]) -> dict[str, Candidate]:
         """Returns the candidates of these ids."""
+        ...
+
+    def standings(self, ids: Iterable[str]) -> dict[str, Standing]:
+        """Returns what these candidates scored on search and fresh rows, in recorded order."""
         ...
 
     def entries(self, after: int) -> Iterable[Entry]:

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
@@ -139,6 +150,12 @@ def _look(engine: Engine, url: str) -> int | None:
     except (DatabaseError, UnicodeError) as error:
         cause = str(error.orig) if isinstance(error, DatabaseError) else f"malformed: {error}"
         raise StoreError(f"{without_password(url)!r} is not a shoal store: {cause}") from error
+
+
+def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Returns an insertion that can say what happens to rows that are there already."""
+    words = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return words(table)
 
 
 def store_file(url: str) -> Path:

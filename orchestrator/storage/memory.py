@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evaluators.base import Score
+from evaluators.base import Documents, Score
+from orchestrator.measurement.measured import Standing
 from orchestrator.state import Again, Candidate, Entry, Recorded, Retry
 from orchestrator.storage import lease
 from orchestrator.storage.base import (
     MAX_SNAPSHOTS,
+    SEARCHED,
     Begun,
     CampaignRecord,
     CampaignState,
@@ -26,7 +28,7 @@ from orchestrator.storage.base import (
     Taken,
     Turn,
 )
-from workers.job import Scored
+from workers.job import JobKey, Scored
 
 
 @dataclass(slots=True)
@@ -35,8 +37,12 @@ class _Campaign:
     candidates: dict[str, Candidate] = field(default_factory=dict)
     #: (candidate, rows) -> what was begun and has no end.
     open: dict[tuple[str, str], Begun] = field(default_factory=dict)
-    #: (candidate, rows) that have been scored, or have failed for good.
-    accepted: set[tuple[str, str]] = field(default_factory=set)
+    #: (candidate, rows, block) that have been scored, or have failed for good.
+    accepted: set[tuple[str, str, int]] = field(default_factory=set)
+    #: The documents that they were about.
+    documents: dict[tuple[str, str, int], Documents | None] = field(default_factory=dict)
+    #: Candidate -> what it scored on search and fresh rows.
+    standings: dict[str, Standing] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     token: str | None = None
@@ -119,6 +125,11 @@ class MemoryStore:
         known = self._campaign().candidates
         return {id_: known[id_] for id_ in ids if id_ in known}
 
+    def standings(self, ids: Iterable[str]) -> dict[str, Standing]:
+        """Returns what these candidates scored on search and fresh rows, in recorded order."""
+        known = self._campaign().standings
+        return {id_: known[id_] for id_ in ids if id_ in known}
+
     def entries(self, after: int) -> Iterator[Entry]:
         """Returns all that was recorded after a place."""
         return iter(list(self._campaign().entries[after:]))
@@ -155,15 +166,21 @@ class MemoryStore:
         mine.open.clear()
         mine.record = replace(mine.record, state=state, elapsed_s=elapsed_s)
 
-    def retry(self, wanted: Sequence[tuple[str, Any, int]]) -> None:
-        """Records the wish to measure failed candidates again: (candidate, rows, attempt)."""
+    def retry(self, wanted: Sequence[JobKey]) -> None:
+        """Records the wish to measure again what failed for good, each by its next attempt."""
         mine = self._mine()
-        mine.accepted -= {(id_, rows) for id_, rows, _ in wanted}
+        mine.accepted -= {(id_, rows, block) for id_, rows, block, _ in wanted}
         mine.entries.append(
             Retry(
                 tuple(
-                    Again(candidate=mine.candidates[id_], rows=rows, attempt=number)
-                    for id_, rows, number in wanted
+                    Again(
+                        candidate=mine.candidates[id_],
+                        rows=rows,
+                        block=block,
+                        documents=mine.documents[id_, rows, block],
+                        attempt=number,
+                    )
+                    for id_, rows, block, number in wanted
                 )
             )
         )
@@ -186,15 +203,20 @@ class MemoryStore:
 
     def _take(self, mine: _Campaign, taken: Taken) -> None:
         outcome = taken.outcome
-        key = (outcome.candidate, outcome.rows)
-        assert key not in mine.accepted, "one accepted outcome of a candidate"
+        place = (outcome.candidate, outcome.rows, outcome.block)
+        assert place not in mine.accepted, "one accepted outcome of a block of a candidate's rows"
         if not taken.cached:
-            begun = mine.open.pop(key)
-            assert begun.job.attempt == outcome.attempt, "an outcome has an open attempt to close"
+            begun = mine.open.pop((outcome.candidate, outcome.rows))
+            assert begun.job.key == outcome.key, "an outcome has an open attempt to close"
+            mine.documents[place] = begun.job.documents
             if isinstance(outcome, Scored) and begun.evaluation is not None:
                 self._memory.scores.setdefault(begun.evaluation, outcome.score)
-        if taken.final:
-            mine.accepted.add(key)
+        if isinstance(outcome, Scored) or taken.final:
+            mine.accepted.add(place)
+        if isinstance(outcome, Scored) and outcome.rows in SEARCHED:
+            known = mine.standings.get(outcome.candidate, Standing())
+            part = (outcome.rows, outcome.block)
+            mine.standings[outcome.candidate] = known.with_part(part, outcome.score)
         mine.entries.append(Recorded(outcome, taken.final))
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, Table, func, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
-from orchestrator.storage import schema
+from orchestrator.storage import lease, schema
 from orchestrator.storage.base import StoreError
 from orchestrator.storage.engine import (
     _TABLES_KEY,
@@ -110,6 +110,8 @@ def _upgrade_file(connection: Connection, url: str, held: ExitStack) -> str | No
         if version == 1:
             for name, key in _first_locks(connection):
                 _hold_file(store_file(url), name, key, held)
+        else:
+            _refuse_driven(connection)
         path = store_file(url)
         taken = {one.name for one in path.parent.iterdir()}
         copy = path.with_name(_free_name(f"{path.name}.v{version}.bak", "-", taken))
@@ -154,7 +156,7 @@ def _migrate(connection: Connection, version: int) -> None:
         command.upgrade(config, "head")
 
 
-# Drivers of the first version, which held their campaigns by locks of the system.
+# Drivers that still run; those of the first version held their campaigns by locks of the system.
 
 
 def _first_locks(connection: Connection) -> list[tuple[str, int]]:
@@ -180,12 +182,22 @@ def _hold_file(path: Path, name: str, key: int, held: ExitStack) -> None:
 
 
 def _hold_server(connection: Connection, version: int) -> None:
-    """Keeps drivers of the first version from all campaigns until the session ends."""
+    """Keeps drivers from all campaigns until the session, or at least the transaction, ends."""
     if version > 1:
+        connection.execute(text("LOCK TABLE campaign IN SHARE ROW EXCLUSIVE MODE"))
+        _refuse_driven(connection)
         return
     for name, key in _first_locks(connection):
         if not connection.execute(select(func.pg_try_advisory_lock(key))).scalar():
             raise _running(name)
+
+
+def _refuse_driven(connection: Connection) -> None:
+    """Refuses campaigns that a driver of a later version than the first runs."""
+    query = text("SELECT name, lease_token, lease_holder, heartbeat_at FROM campaign")
+    for row in connection.execute(query):
+        if lease.is_alive(row, time.time()):
+            raise _running(row.name)
 
 
 def _running(name: str) -> StoreError:

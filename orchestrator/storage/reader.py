@@ -6,49 +6,15 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, select
+from sqlalchemy import Connection, and_, func, select
 
-from evaluators.base import Rows, TaskScore
+from orchestrator.storage import candidates, lease
 from orchestrator.storage import engine as engines
-from orchestrator.storage import lease, schema
 from orchestrator.storage.base import StoreError
-from orchestrator.storage.packing import unpack_genome, unpack_json
-from orchestrator.storage.rows import task_scores
-from orchestrator.storage.schema import (
-    attempt,
-    campaign,
-    candidate,
-    parentage,
-    score,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateRecord:
-    """A candidate as the store knows it."""
-
-    id: str
-    role: str
-    number: int
-    generation: int
-    name: str
-    state: str
-    fitness: float | None
-    operator: str
-    genome: Sequence[float] | None
-    recipe: Mapping[str, Any]
-    parents: Sequence[str]
-    scores: Mapping[str, TaskScore]
-    test: Mapping[str, TaskScore]
-    test_fitness: float | None
-
-    @property
-    def label(self) -> str:
-        """What people call it: a reference's name, else its id."""
-        return self.name or self.id
+from orchestrator.storage.candidates import CandidateRecord
+from orchestrator.storage.schema import OPEN, RANKED, attempt, campaign, candidate, spent
 
 
 def find_campaign(connection: Connection, name: str, url: str) -> Any:
@@ -90,6 +56,12 @@ class Reader:
             found: Mapping[str, Any] = json.loads(self._campaign(connection, name).settings)
             return found
 
+    def search_settings(self, name: str) -> Mapping[str, Any]:
+        """Returns what must not change while a campaign runs, with what was found out for it."""
+        with self._engine.connect() as connection:
+            found: Mapping[str, Any] = json.loads(self._campaign(connection, name).search_settings)
+            return found
+
     def versions(self, name: str) -> Mapping[str, str]:
         """Returns the software versions a campaign was started with."""
         with self._engine.connect() as connection:
@@ -100,12 +72,13 @@ class Reader:
         """Returns how far a campaign is, as `shoal status --json` prints it."""
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
-            in_flight = select(func.count()).where(
-                attempt.c.campaign == row.id, attempt.c.state == "open"
+            in_flight = (
+                select(func.count()).select_from(attempt).where(attempt.c.campaign == row.id, OPEN)
             )
             running = row.state == "running" and lease.is_alive(row, time.time())
             state = row.state if running or row.state != "running" else "interrupted"
-            best = connection.execute(_by_rank(row.id).limit(1)).first()
+            best = candidates.ranked(connection, row.id, 1)
+            documents, stopped = _spent(connection, row.id)
             return {
                 "campaign": row.name,
                 "state": state,
@@ -114,9 +87,11 @@ class Reader:
                 "evaluated": row.num_scored,
                 "failed": row.num_failed,
                 "cached": row.num_cached,
+                "stopped": stopped,
+                "documents": documents,
                 "in_flight": connection.execute(in_flight).scalar_one() if running else 0,
                 "driver": lease.describe(row) if running else None,
-                "best": _best_of(connection, best) if best is not None else None,
+                "best": _best_of(connection, row.id, best[0]) if best else None,
                 "started_at": _iso(row.started_at),
                 "elapsed_s": round(row.elapsed_s, 3),
                 "evaluations_per_hour": _per_hour(
@@ -125,28 +100,47 @@ class Reader:
             }
 
     def best(self, name: str, num: int) -> list[CandidateRecord]:
-        """Returns the best candidates by fitness; the control takes no part."""
+        """Returns the best candidates by the search rows; the control takes no part."""
         with self._engine.connect() as connection:
-            return self._ranked(connection, self._campaign(connection, name).id, num)
+            row = self._campaign(connection, name)
+            found = candidates.ranked(connection, row.id, num)
+            return [candidates.record(connection, row.id, one) for one in found]
+
+    def best_control(self, name: str) -> CandidateRecord | None:
+        """Returns the best by the search rows of the random search beside, if there was one."""
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            found = candidates.ranked(connection, row.id, 1, ["control"])
+            return candidates.record(connection, row.id, found[0]) if found else None
+
+    def winner(self, name: str) -> CandidateRecord | None:
+        """Returns the best by the selection rows if any were scored there, else by rank.
+
+        Once a campaign has ended, who was measured on all search rows is before who was not.
+        """
+        return self._winner(name, candidates.CONTENDERS)
+
+    def control_winner(self, name: str) -> CandidateRecord | None:
+        """Returns the winner of the random search that ran beside, if one did."""
+        return self._winner(name, ["control"])
+
+    def _winner(self, name: str, roles: Sequence[str]) -> CandidateRecord | None:
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            found = candidates.winner(connection, row, roles)
+            return None if found is None else candidates.record(connection, row.id, found)
 
     def references(self, name: str) -> list[CandidateRecord]:
         """Returns the models that candidates are compared with."""
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
             query = (
-                _candidates()
+                candidates.candidates()
                 .where(candidate.c.campaign == row.id, candidate.c.generation == 0)
                 .order_by(candidate.c.number)
             )
-            return self._records(connection, row.id, connection.execute(query).all())
-
-    def best_control(self, name: str) -> CandidateRecord | None:
-        """Returns the best of the random search that ran beside, if one did."""
-        with self._engine.connect() as connection:
-            row = self._campaign(connection, name)
-            query = _by_rank(row.id, controls=True).limit(1)
-            found = self._records(connection, row.id, connection.execute(query).all())
-            return found[0] if found else None
+            found = connection.execute(query).all()
+            return [candidates.record(connection, row.id, one) for one in found]
 
     def candidate(self, name: str, candidate_id: str) -> CandidateRecord:
         """Returns a candidate by its id, or a reference by its name.
@@ -158,13 +152,13 @@ class Reader:
             row = self._campaign(connection, name)
             # References are the generation 0, which an index finds among a million.
             by_name = and_(candidate.c.name == candidate_id, candidate.c.generation == 0)
-            query = _candidates().where(
+            query = candidates.candidates().where(
                 candidate.c.campaign == row.id, (candidate.c.id == candidate_id) | by_name
             )
             found = connection.execute(query).first()
             if found is None:
                 raise StoreError(f"campaign {name!r} has no candidate {candidate_id!r}")
-            return self._records(connection, row.id, [found])[0]
+            return candidates.record(connection, row.id, found)
 
     def attempts(self, name: str, candidate_id: str) -> list[dict[str, Any]]:
         """Returns every attempt at a candidate, in order."""
@@ -177,28 +171,35 @@ class Reader:
             )
             return [_attempt_of(one) for one in connection.execute(query)]
 
-    def history(self, name: str) -> list[tuple[str, str, float]]:
-        """Returns (role, candidate, fitness) of every measurement, in the order of recording."""
+    def history(self, name: str) -> list[tuple[str, str, float, bool]]:
+        """Returns (role, candidate, fitness, stopped) of all that were measured.
+
+        They come in the order in which each was first known. What a candidate was estimated at
+        first, and what fresh rows said later, is told together: what is known of it now.
+        """
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
-            query = (
-                select(candidate.c.role, candidate.c.id, attempt.c.fitness)
-                .join_from(
-                    attempt,
-                    candidate,
-                    and_(
-                        candidate.c.campaign == attempt.c.campaign,
-                        candidate.c.id == attempt.c.candidate,
-                    ),
-                )
+            first = (
+                select(attempt.c.candidate, func.min(attempt.c.sequence).label("place"))
                 .where(
                     attempt.c.campaign == row.id,
-                    attempt.c.rows == "search",
-                    attempt.c.state == "scored",
+                    attempt.c.fidelity.is_not(None),
+                    attempt.c.final == 1,
                 )
-                .order_by(attempt.c.sequence)
+                .group_by(attempt.c.candidate)
+                .subquery()
             )
-            return [(one.role, one.id, one.fitness) for one in connection.execute(query)]
+            query = (
+                select(candidate.c.role, candidate.c.id, attempt.c.fitness, attempt.c.stopped)
+                .join_from(attempt, candidate, candidates.SAYS_WORTH)
+                .join(first, first.c.candidate == candidate.c.id)
+                .where(attempt.c.campaign == row.id, RANKED)
+                .order_by(first.c.place)
+            )
+            return [
+                (one.role, one.id, one.fitness, bool(one.stopped))
+                for one in connection.execute(query)
+            ]
 
     def failures(self, name: str, num: int) -> list[tuple[str, int]]:
         """Returns the most frequent causes of failure with their counts."""
@@ -227,103 +228,30 @@ class Reader:
     def _campaign(self, connection: Connection, name: str) -> Any:
         return find_campaign(connection, name, self._url)
 
-    def _ranked(self, connection: Connection, campaign_id: int, num: int) -> list[CandidateRecord]:
-        rows = connection.execute(_by_rank(campaign_id).limit(num)).all()
-        return self._records(connection, campaign_id, rows)
 
-    def _records(
-        self, connection: Connection, campaign_id: int, rows: Sequence[Any]
-    ) -> list[CandidateRecord]:
-        return [self._record(connection, campaign_id, row) for row in rows]
-
-    def _record(self, connection: Connection, campaign_id: int, row: Any) -> CandidateRecord:
-        parents = select(parentage.c.parent).where(
-            parentage.c.campaign == campaign_id, parentage.c.child == row.id
-        )
-        test = select(attempt.c.fitness).where(
-            attempt.c.campaign == campaign_id,
-            attempt.c.candidate == row.id,
-            attempt.c.rows == "test",
-            attempt.c.state == "scored",
-        )
-        return CandidateRecord(
-            id=row.id,
-            role=row.role,
-            number=row.number,
-            generation=row.generation,
-            name=row.name,
-            state=row.state,
-            fitness=row.fitness,
-            operator=row.operator,
-            genome=None if row.genome is None else unpack_genome(row.genome),
-            recipe=unpack_json(row.recipe),
-            parents=list(connection.execute(parents.order_by(parentage.c.place)).scalars()),
-            scores=_scores(connection, campaign_id, row.id, "search"),
-            test=_scores(connection, campaign_id, row.id, "test"),
-            test_fitness=connection.execute(test).scalar(),
-        )
+def _spent(connection: Connection, campaign_id: int) -> tuple[dict[str, dict[str, int]], int]:
+    """Returns role -> rows -> documents that were scored, and how many candidates were stopped."""
+    query = select(spent).where(spent.c.campaign == campaign_id)
+    documents: dict[str, dict[str, int]] = {}
+    stopped = 0
+    for row in connection.execute(query.order_by(spent.c.role, spent.c.rows)):
+        documents.setdefault(row.role, {})[row.rows] = row.documents
+        stopped += row.stopped
+    return documents, stopped
 
 
-def _scores(
-    connection: Connection, campaign_id: int, candidate_id: str, rows: Rows
-) -> dict[str, TaskScore]:
-    query = select(score).where(
-        score.c.campaign == campaign_id, score.c.candidate == candidate_id, score.c.rows == rows
-    )
-    found = task_scores(connection.execute(query.order_by(score.c.task)))
-    return found.get((candidate_id, rows), {})
-
-
-#: The attempt that decided about a candidate on the search rows.
-ACCEPTED = and_(
-    attempt.c.campaign == candidate.c.campaign,
-    attempt.c.candidate == candidate.c.id,
-    attempt.c.rows == "search",
-    schema.ACCEPTED,
-)
-
-
-def _candidates() -> Select[Any]:
-    """Candidates with their state and fitness, where they have ended."""
-    state = func.coalesce(attempt.c.state, "proposed").label("state")
-    joined = candidate.outerjoin(attempt, ACCEPTED)
-    return select(candidate, state, attempt.c.fitness).select_from(joined)
-
-
-def _by_rank(campaign_id: int, *, controls: bool = False) -> Select[Any]:
-    """Among equals the search comes before the references, then the elder: as the campaign says."""
-    order = [
-        attempt.c.fitness.desc(),
-        case((candidate.c.role == "search", 0), else_=1),
-        candidate.c.number,
-    ]
-    role = candidate.c.role == "control" if controls else candidate.c.role != "control"
-    both = and_(candidate.c.campaign == attempt.c.campaign, candidate.c.id == attempt.c.candidate)
-    return (
-        select(candidate, attempt.c.state, attempt.c.fitness)
-        .join_from(attempt, candidate, both)
-        .where(
-            attempt.c.campaign == campaign_id,
-            attempt.c.state == "scored",
-            attempt.c.rows == "search",
-            role,
-        )
-        .order_by(*order)
-    )
-
-
-def _best_of(connection: Connection, row: Any) -> dict[str, Any]:
-    query = select(score.c.task, score.c.value).where(
-        score.c.campaign == row.campaign, score.c.candidate == row.id, score.c.rows == "search"
-    )
-    scores = connection.execute(query.order_by(score.c.task))
-    return {"id": row.id, "fitness": row.fitness, "scores": {one.task: one.value for one in scores}}
+def _best_of(connection: Connection, campaign_id: int, row: Any) -> dict[str, Any]:
+    found = candidates.record(connection, campaign_id, row)
+    scores = {task: one.value for task, one in found.scores.items()}
+    return {"id": found.id, "fitness": found.fitness, "scores": scores}
 
 
 def _attempt_of(row: Any) -> dict[str, Any]:
     return {
         "rows": row.rows,
+        "block": row.block,
         "number": row.number,
+        "documents": row.documents,
         "state": row.state,
         "worker": row.worker,
         "started_at": _iso(row.started_at),

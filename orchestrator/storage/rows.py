@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from evaluators.base import Rows, Score, TaskScore
+from evaluators.documents import (
+    pack_log_likelihoods,
+    pack_values,
+    unpack_log_likelihoods,
+    unpack_values,
+)
+from orchestrator.measurement.measured import Measured
 from orchestrator.state import Candidate, Role
-from orchestrator.storage.base import Taken
+from orchestrator.storage.base import SEARCHED, Taken
 from orchestrator.storage.packing import (
-    pack,
     pack_genome,
     pack_text,
-    unpack,
     unpack_genome,
     unpack_json,
 )
 from workers.job import Failed, Outcome, Scored
 from workers.recipe import MergeRecipe
+
+#: Candidate, rows, block: what may be accepted once.
+Place: TypeAlias = tuple[str, Rows, int]
 
 
 def candidate_row(campaign: int, one: Candidate) -> dict[str, Any]:
@@ -65,16 +73,15 @@ def candidate_of(row: Any, parents: Sequence[str]) -> Candidate:
     )
 
 
-def outcome_values(taken: Taken, sequence: int, now: float) -> dict[str, Any]:
+def outcome_values(taken: Taken, now: float) -> dict[str, Any]:
     """Returns what an outcome says about its attempt."""
     outcome = taken.outcome
     failed = outcome if isinstance(outcome, Failed) else None
     return {
         "state": "failed" if failed else "scored",
-        "sequence": sequence,
         "ended_at": now,
         "final": int(taken.final),
-        "fitness": outcome.score.fitness if isinstance(outcome, Scored) else None,
+        **(_worth(taken, outcome) if isinstance(outcome, Scored) else _UNSCORED),
         "seconds": outcome.seconds,
         "accelerator_seconds": outcome.accelerator_seconds,
         "worker": _text(outcome.worker),
@@ -85,6 +92,35 @@ def outcome_values(taken: Taken, sequence: int, now: float) -> dict[str, Any]:
         "cause": _text(failed.cause) if failed else None,
         "log": _text(failed.log) if failed else None,
         "retryable": int(failed.retryable) if failed else None,
+    }
+
+
+#: What there is of no attempt but one that scored.
+_UNSCORED = {
+    **dict.fromkeys(("fitness", "own_fitness", "stderr", "fidelity", "tie", "documents")),
+    "stopped": 0,
+}
+
+
+def _worth(taken: Taken, outcome: Scored) -> dict[str, Any]:
+    """Returns what an outcome says: on rows that are searched on, about all parts so far."""
+    score = outcome.score
+    values: dict[str, Any] = {"documents": score.num_documents}
+    if outcome.rows not in SEARCHED:
+        return {**_UNSCORED, **values, "fitness": score.fitness}
+    measured = taken.measured
+    if measured is None:
+        assert outcome.rows == "search", "fresh rows say what the candidate is worth"
+        assert outcome.block == 0, "a part of several says what the candidate is worth"
+        measured = Measured(fitness=score.fitness, tie=score.mean_log_likelihood)
+    return {
+        **values,
+        "fitness": measured.fitness,
+        "own_fitness": None if score.fitness == measured.fitness else score.fitness,
+        "stderr": measured.stderr,
+        "fidelity": measured.fidelity,
+        "tie": measured.tie,
+        "stopped": int(measured.stopped),
     }
 
 
@@ -99,6 +135,7 @@ def outcome_of(row: Any, tasks: Mapping[str, TaskScore]) -> Outcome:
         "candidate": row.candidate,
         "attempt": row.number,
         "rows": row.rows,
+        "block": row.block,
         "seconds": row.seconds,
         "worker": row.worker,
         "node": row.node or "",
@@ -106,7 +143,7 @@ def outcome_of(row: Any, tasks: Mapping[str, TaskScore]) -> Outcome:
         "accelerator_seconds": row.accelerator_seconds or 0.0,
     }
     if row.state == "scored":
-        return Scored(score=Score(fitness=row.fitness, tasks=tasks), **common)
+        return Scored(score=Score(fitness=own_fitness(row), tasks=tasks), **common)
     return Failed(
         stage=row.stage,
         cause=row.cause,
@@ -117,6 +154,12 @@ def outcome_of(row: Any, tasks: Mapping[str, TaskScore]) -> Outcome:
     )
 
 
+def own_fitness(row: Any) -> float:
+    """Returns the fitness of an attempt's part alone."""
+    found: float = row.fitness if row.own_fitness is None else row.own_fitness
+    return found
+
+
 def score_rows(campaign: int, outcome: Scored, harness: str) -> list[dict[str, Any]]:
     """Returns the rows of an outcome's scores."""
     return [
@@ -124,27 +167,31 @@ def score_rows(campaign: int, outcome: Scored, harness: str) -> list[dict[str, A
             "campaign": campaign,
             "candidate": outcome.candidate,
             "rows": outcome.rows,
+            "block": outcome.block,
             "task": task,
             "value": one.value,
             "stderr": one.stderr,
             "documents": one.documents,
             "weight": one.weight,
             "harness": harness,
-            "per_document": pack(one.per_document),
+            "per_document": pack_values(one.per_document),
+            "log_likelihoods": pack_log_likelihoods(one.log_likelihoods),
         }
         for task, one in outcome.score.tasks.items()
     ]
 
 
-def task_scores(rows: Iterable[Any]) -> dict[tuple[str, Rows], dict[str, TaskScore]]:
-    """Returns (candidate, rows) -> task -> its score."""
-    found: dict[tuple[str, Rows], dict[str, TaskScore]] = {}
+def task_scores(rows: Iterable[Any]) -> dict[Place, dict[str, TaskScore]]:
+    """Returns (candidate, rows, block) -> task -> its score."""
+    found: dict[Place, dict[str, TaskScore]] = {}
     for row in rows:
-        found.setdefault((row.candidate, row.rows), {})[row.task] = TaskScore(
+        place = (row.candidate, row.rows, row.block)
+        found.setdefault(place, {})[row.task] = TaskScore(
             value=row.value,
             stderr=row.stderr,
             documents=row.documents,
             weight=row.weight,
-            per_document=unpack(row.per_document),
+            per_document=unpack_values(row.per_document),
+            log_likelihoods=unpack_log_likelihoods(row.log_likelihoods),
         )
     return found

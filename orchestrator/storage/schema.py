@@ -24,20 +24,25 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     and_,
     event,
-    or_,
     text,
 )
 
 #: Number of the newest migration, which is what these tables are.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: A row number; SQLite numbers only columns of exactly this type by itself.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
-_ROWS = "rows IN ('search', 'test')"
+_ROWS = "rows IN ('search', 'fresh', 'selection', 'test', 'control')"
+_ROLE = "role IN ('reference', 'search', 'control')"
+#: Rows that say what a candidate is worth.
+_SEARCHED = "rows IN ('search', 'fresh')"
+#: No infinity is between these; SQLite keeps NaN as NULL, PostgreSQL holds it the greatest.
+_GREATEST = "1.7976931348623157e308"
 
 metadata = MetaData()
 
@@ -110,7 +115,7 @@ candidate = Table(
     Column("digest", LargeBinary, nullable=False),  # of the recipe
     Column("operator", Text, nullable=False),
     PrimaryKeyConstraint("campaign", "id"),
-    CheckConstraint("role IN ('reference', 'search', 'control')", name="candidate_role"),
+    CheckConstraint(_ROLE, name="candidate_role"),
     CheckConstraint("id = substr(role, 1, 1) || number", name="candidate_id"),
     CheckConstraint("(genome IS NULL) = (role = 'reference')", name="candidate_genome"),
     CheckConstraint("number >= 1 AND generation >= 0", name="candidate_numbers"),
@@ -136,6 +141,15 @@ parentage = Table(
     sqlite_with_rowid=False,
 )
 
+#: Documents that jobs name, each choice of them once.
+document_set = Table(
+    "document_set",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),  # of the JSON
+    Column("documents", LargeBinary, nullable=False),  # compressed JSON: task -> places
+)
+
 attempt = Table(
     "attempt",
     metadata,
@@ -143,13 +157,22 @@ attempt = Table(
     Column("campaign", Integer, nullable=False),
     Column("candidate", Text, nullable=False),
     Column("rows", Text, nullable=False),
+    Column("block", Integer, nullable=False, server_default=text("0")),  # which part of the rows
     Column("number", Integer, nullable=False),
+    Column("document_set", BigInteger, ForeignKey("document_set.id")),  # null for all of the rows
     Column("started_at", Float, nullable=False),
     Column("lease_until", Float),  # when it will be given up; null where nothing was handed out
     Column("ended_at", Float),
     Column("state", Text, nullable=False, server_default="open"),
     Column("sequence", Integer),  # place in the order of recorded outcomes
+    # What the candidate is worth by all that was scored so far; on rows of the report, the score.
     Column("fitness", Float),
+    Column("own_fitness", Float),  # the score of this part alone, where that is another number
+    Column("stderr", Float),
+    Column("fidelity", Float),  # share of the search rows that the fitness rests on
+    Column("tie", Float),  # tells equals apart
+    Column("stopped", Integer, nullable=False, server_default=text("0")),  # by a race
+    Column("documents", Integer),  # how many were scored
     Column("cached", Integer, nullable=False, server_default=text("0")),  # copied, not measured
     Column("evaluation", LargeBinary),  # hash of all that the score depends on
     Column("halvings", Integer, nullable=False, server_default=text("0")),
@@ -163,26 +186,56 @@ attempt = Table(
     Column("cause", Text),
     Column("log", Text),
     Column("retryable", Integer),
-    Column("final", Integer),  # whether a failure ended its candidate
+    Column("final", Integer),  # whether it ended its candidate on these rows
     Column("retried", Integer, nullable=False, server_default=text("0")),  # ... until a retry
+    # Whether another attempt says what the candidate is worth.
+    Column("superseded", Integer, nullable=False, server_default=text("0")),
     ForeignKeyConstraint(["campaign", "candidate"], ["candidate.campaign", "candidate.id"]),
     UniqueConstraint("campaign", "sequence"),
     CheckConstraint(_ROWS, name="attempt_rows"),
     CheckConstraint("state IN ('open', 'scored', 'failed', 'lost')", name="attempt_state"),
-    CheckConstraint("number >= 1 AND halvings >= 0", name="attempt_numbers"),
+    CheckConstraint(
+        "number >= 1 AND halvings >= 0 AND block >= 0 AND documents >= 0", name="attempt_numbers"
+    ),
     CheckConstraint("(state = 'scored') = (fitness IS NOT NULL)", name="attempt_scored"),
-    # No infinity is between these; SQLite keeps NaN as NULL, PostgreSQL holds it the greatest.
-    CheckConstraint("fitness >= -1.7976931348623157e308", name="attempt_fitness_low"),
-    CheckConstraint("fitness <= 1.7976931348623157e308", name="attempt_fitness_high"),
+    CheckConstraint(f"fitness >= -{_GREATEST}", name="attempt_fitness_low"),
+    CheckConstraint(f"fitness <= {_GREATEST}", name="attempt_fitness_high"),
+    CheckConstraint("(state = 'scored') = (documents IS NOT NULL)", name="attempt_documents"),
+    CheckConstraint(
+        f"(state = 'scored' AND {_SEARCHED}) = (fidelity IS NOT NULL)", name="attempt_measured"
+    ),
+    CheckConstraint("fidelity BETWEEN 0 AND 1", name="attempt_fidelity"),
+    CheckConstraint(
+        "own_fitness IS NULL OR (fidelity IS NOT NULL"
+        f" AND own_fitness BETWEEN -{_GREATEST} AND {_GREATEST})",
+        name="attempt_own_fitness",
+    ),
+    CheckConstraint(
+        f"stderr IS NULL OR (fidelity IS NOT NULL AND stderr BETWEEN 0 AND {_GREATEST})",
+        name="attempt_stderr",
+    ),
+    CheckConstraint(
+        f"tie IS NULL OR (fidelity IS NOT NULL AND tie BETWEEN -{_GREATEST} AND {_GREATEST})",
+        name="attempt_tie",
+    ),
     CheckConstraint("(state = 'failed') = (cause IS NOT NULL)", name="attempt_failed"),
     CheckConstraint("cached = 0 OR (cached = 1 AND state = 'scored')", name="attempt_cached"),
     CheckConstraint(
         "(state IN ('scored', 'failed')) = (final IS NOT NULL)", name="attempt_decided"
     ),
-    CheckConstraint("final = 1 OR (final = 0 AND state = 'failed')", name="attempt_final"),
+    CheckConstraint("final IN (0, 1)", name="attempt_final"),
+    CheckConstraint(
+        "stopped = 0 OR (stopped = 1 AND final = 1 AND fidelity IS NOT NULL)",
+        name="attempt_stopped",
+    ),
     CheckConstraint("retryable IN (0, 1)", name="attempt_retryable"),
     CheckConstraint(
         "retried = 0 OR (retried = 1 AND state = 'failed' AND final = 1)", name="attempt_retried"
+    ),
+    CheckConstraint(
+        f"superseded = 0 OR (superseded = 1 AND {_SEARCHED}"
+        " AND (state = 'scored' OR (state = 'failed' AND final = 1)))",
+        name="attempt_superseded",
     ),
     CheckConstraint(
         "(state IN ('scored', 'failed')) = (sequence IS NOT NULL)", name="attempt_recorded"
@@ -195,26 +248,49 @@ def _only(condition: str) -> dict[str, Any]:
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
-#: The failure that ended a candidate, unless it was to be retried.
-GIVEN_UP = and_(attempt.c.state == "failed", attempt.c.final == 1, attempt.c.retried == 0)
-#: The attempt that decided about a candidate; as `attempt_one_accepted` has it.
-ACCEPTED = or_(attempt.c.state == "scored", GIVEN_UP)
+# Conditions of the indexes below; SQLite uses one only where a query has its very constants.
 
-_CANDIDATE_ROWS = (attempt.c.campaign, attempt.c.candidate, attempt.c.rows)
-Index("attempt_one_open", *_CANDIDATE_ROWS, unique=True, **_only("state = 'open'"))
+#: What has been handed out and has no outcome.
+OPEN = text("attempt.state = 'open'")
+#: A failure that ended its candidate on these rows, unless it was to be retried.
+GIVEN_UP = and_(attempt.c.state == "failed", attempt.c.final == 1, attempt.c.retried == 0)
+#: What says what a candidate is worth: it has a fitness, or has failed for good.
+STANDING = text(
+    f"attempt.superseded = 0 AND attempt.retried = 0 AND attempt.{_SEARCHED}"
+    " AND (attempt.state = 'scored' OR attempt.final = 1)"
+)
+#: ... and all that is to be measured has been.
+ENDED = and_(STANDING, attempt.c.final == 1)
+#: ... and it has a fitness.
+RANKED = text("attempt.superseded = 0 AND attempt.final = 1 AND attempt.fidelity IS NOT NULL")
+#: Attempts on rows that nothing is searched on.
+REPORTED = text("attempt.rows IN ('selection', 'test', 'control')")
+
+
+def _plain(condition: TextClause) -> dict[str, Any]:
+    return _only(condition.text.replace("attempt.", ""))
+
+
+_CANDIDATE = (attempt.c.campaign, attempt.c.candidate)
+Index("attempt_one_open", *_CANDIDATE, attempt.c.rows, unique=True, **_plain(OPEN))
 Index(
     "attempt_one_accepted",
-    *_CANDIDATE_ROWS,
+    *_CANDIDATE,
+    attempt.c.rows,
+    attempt.c.block,
     unique=True,
     **_only("state = 'scored' OR (final = 1 AND retried = 0)"),
 )
-Index("attempt_by_candidate", attempt.c.campaign, attempt.c.candidate)
+Index("attempt_one_standing", *_CANDIDATE, unique=True, **_plain(STANDING))
+Index("attempt_by_candidate", *_CANDIDATE)
 Index(
-    "attempt_by_fitness",
+    "attempt_by_rank",
     attempt.c.campaign,
+    attempt.c.stopped,
     attempt.c.fitness,
-    **_only("state = 'scored' AND rows = 'search'"),
+    **_plain(RANKED),
 )
+Index("attempt_reported", attempt.c.campaign, attempt.c.rows, **_plain(REPORTED))
 Index("attempt_by_evaluation", attempt.c.evaluation, **_only("state = 'scored' AND cached = 0"))
 
 score = Table(
@@ -223,18 +299,36 @@ score = Table(
     Column("campaign", Integer, nullable=False),
     Column("candidate", Text, nullable=False),
     Column("rows", Text, nullable=False),
+    Column("block", Integer, nullable=False, server_default=text("0")),
     Column("task", Text, nullable=False),
     Column("value", Float, nullable=False),
     Column("stderr", Float),
     Column("documents", Integer, nullable=False),
     Column("weight", Float, nullable=False),
     Column("harness", Text, nullable=False),  # version of the library that scored
+    # These make a row longer than SQLite keeps in a table without row numbers.
     Column("per_document", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("campaign", "candidate", "rows", "task"),
+    Column("log_likelihoods", LargeBinary),  # null where the task has none
+    PrimaryKeyConstraint("campaign", "candidate", "rows", "block", "task"),
     ForeignKeyConstraint(["campaign", "candidate"], ["candidate.campaign", "candidate.id"]),
     CheckConstraint(_ROWS, name="score_rows"),
-    CheckConstraint("documents >= 0", name="score_documents"),
-    sqlite_with_rowid=False,
+    CheckConstraint("documents >= 0 AND block >= 0", name="score_documents"),
+)
+
+#: Documents that were scored, copied results left out, and candidates that a race stopped: what
+#: attempts add up to, so that nothing must be counted.
+spent = Table(
+    "spent",
+    metadata,
+    Column("campaign", Integer, ForeignKey("campaign.id"), nullable=False),
+    Column("role", Text, nullable=False),
+    Column("rows", Text, nullable=False),
+    Column("documents", BigInteger, nullable=False),
+    Column("stopped", Integer, nullable=False),
+    PrimaryKeyConstraint("campaign", "role", "rows"),
+    CheckConstraint(_ROLE, name="spent_role"),
+    CheckConstraint(_ROWS, name="spent_rows"),
+    CheckConstraint("documents >= 0 AND stopped >= 0", name="spent_counts"),
 )
 
 #: The search's state after some outcome: a shortcut for resuming, never the truth.
@@ -276,17 +370,24 @@ artifact = Table(
     CheckConstraint("bytes >= 0 AND length(sha256) = 64", name="artifact_file"),
 )
 
+#: What of an attempt never changes once it has ended.
+_SETTLED = (
+    "rows", "block", "number", "document_set", "sequence", "fitness", "own_fitness", "stderr",
+    "fidelity", "tie", "stopped", "documents", "cached", "final",
+)  # fmt: skip
+
 #: Table, name of the rule, operation, condition under which it is refused, and what is said.
 _RULES = (
     ("attempt", "forwards", "UPDATE", "OLD.state <> 'open' AND NEW.state <> OLD.state",
      "an attempt that has ended cannot change its state"),
     ("attempt", "settled", "UPDATE",
-     ("OLD.state <> 'open' AND (NEW.fitness <> OLD.fitness OR NEW.sequence <> OLD.sequence"
-      " OR NEW.final <> OLD.final OR NEW.number <> OLD.number OR NEW.cached <> OLD.cached"
-      " OR NEW.retried < OLD.retried)"),
+     ("OLD.state <> 'open' AND NEW.state = OLD.state"
+      " AND (NEW.retried < OLD.retried OR NEW.superseded < OLD.superseded OR "
+      + " OR ".join(f"NEW.{name} IS DISTINCT FROM OLD.{name}" for name in _SETTLED) + ")"),
      "what was recorded of an attempt cannot change"),
     ("attempt", "all", "DELETE", "OLD.state <> 'open'",
      "an attempt that has ended is never deleted"),
+    ("document_set", "kept", "UPDATE", "1 = 1", "documents that jobs have named never change"),
     ("event", "kept", "UPDATE", "1 = 1", "events are never changed"),
     ("event", "all", "DELETE", "1 = 1", "events are never deleted"),
 )  # fmt: skip
@@ -298,8 +399,9 @@ def rules(dialect: str) -> list[str]:
     for table, name, operation, condition, message in _RULES:
         full = f"{table}_{name}"
         if dialect == "sqlite":
+            when = condition.replace("IS DISTINCT FROM", "IS NOT")  # as all its versions say it
             statements.append(
-                f"CREATE TRIGGER {full} BEFORE {operation} ON {table} WHEN {condition} "
+                f"CREATE TRIGGER {full} BEFORE {operation} ON {table} WHEN {when} "
                 f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
             )
             continue

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evaluators.base import Score
 from evaluators.digest import hash_json
+from orchestrator.measurement.measured import Standing
 from orchestrator.state import Candidate, Entry
 from orchestrator.storage import engine as engines
 from orchestrator.storage import fork, lease, records
@@ -27,56 +28,25 @@ from orchestrator.storage.base import (
     StoreError,
     StoreFaultError,
     StoreHeldError,
-    Taken,
     Turn,
 )
 from orchestrator.storage.fork import ForkPoint
 from orchestrator.storage.packing import pack_json
-from orchestrator.storage.rows import (
-    candidate_row,
-    outcome_values,
-    parent_rows,
-    score_rows,
-)
 from orchestrator.storage.schema import (
     GIVEN_UP,
+    OPEN,
+    STANDING,
     artifact,
     attempt,
     campaign,
     candidate,
     log,
-    parentage,
-    score,
     snapshot,
 )
-from workers.job import Outcome, Scored
-
-#: Rows of one query: SQLite takes no more than 32,766 values.
-_CHUNK = 10_000
+from orchestrator.storage.turns import Writer
+from workers.job import JobKey
 
 T = TypeVar("T")
-
-#: Closes the open attempt that an outcome answers.
-_CLOSE = (
-    update(attempt)
-    .where(
-        attempt.c.campaign == bindparam("of_campaign"),
-        attempt.c.candidate == bindparam("of_candidate"),
-        attempt.c.rows == bindparam("of_rows"),
-        attempt.c.number == bindparam("of_number"),
-        attempt.c.state == "open",
-    )
-    .values(
-        {
-            name: bindparam(f"new_{name}")
-            for name in (
-                "state", "sequence", "ended_at", "final", "fitness", "seconds",
-                "accelerator_seconds", "worker", "node", "device", "stage", "kind", "cause", "log",
-                "retryable",
-            )
-        }
-    )
-)  # fmt: skip
 
 
 class SqlStore:
@@ -177,28 +147,13 @@ class SqlStore:
 
     def write(self, turn: Turn) -> None:
         """Records a turn, all or nothing, durably."""
-
-        def work() -> None:
-            first = self._advance(turn)
-            self._add(turn.candidates)
-            self._close_attempts(turn.taken, first)
-            begun = [
-                {
-                    "campaign": self._id,
-                    "candidate": one.job.candidate,
-                    "rows": one.job.rows,
-                    "number": one.job.attempt,
-                    "halvings": one.job.halvings,
-                    "started_at": self._clock(),
-                    "lease_until": one.lease_until,
-                    "evaluation": one.evaluation,
-                }
-                for one in turn.begun
-            ]
-            if begun:
-                self._connection.execute(insert(attempt), begun)
-
-        self._write(work)
+        writer = Writer(
+            connection=self._connection,
+            campaign=self._id,
+            harness=self._harness,
+            change=self._update,
+        )
+        self._write(lambda: writer.write(turn, self._clock()))
 
     def digests(self, from_generation: int) -> dict[str, str]:
         """Returns candidate -> digest of its recipe."""
@@ -212,6 +167,11 @@ class SqlStore:
         """Returns the candidates of these ids."""
         with self._reading():
             return records.candidates(self._connection, self._id, ids)
+
+    def standings(self, ids: Iterable[str]) -> dict[str, Standing]:
+        """Returns what these candidates scored on search and fresh rows, in recorded order."""
+        with self._reading():
+            return records.standings(self._connection, self._id, ids)
 
     def entries(self, after: int) -> Iterator[Entry]:
         """Returns all that was recorded after a place, in the order of recording."""
@@ -283,25 +243,25 @@ class SqlStore:
 
         self._write(work)
 
-    def retry(self, wanted: Sequence[tuple[str, str, int]]) -> None:
-        """Records the wish to measure failed candidates again: (candidate, rows, attempt)."""
+    def retry(self, wanted: Sequence[JobKey]) -> None:
+        """Records the wish to measure again what failed for good, each by its next attempt."""
 
         def work() -> None:
             row = self._row()
             assert row is not None
-            for id_, rows, _ in wanted:
-                self._connection.execute(
-                    update(attempt)
-                    .where(
-                        attempt.c.campaign == self._id,
-                        attempt.c.candidate == id_,
-                        attempt.c.rows == rows,
-                        GIVEN_UP,
-                    )
-                    .values(retried=1)
+            num_failed = row.num_failed
+            for id_, rows, block, _ in wanted:
+                mine = (
+                    attempt.c.campaign == self._id,
+                    attempt.c.candidate == id_,
+                    attempt.c.rows == rows,
+                    attempt.c.block == block,
+                    GIVEN_UP,
                 )
-            searched = sum(rows == "search" for _, rows, _ in wanted)
-            self._update({"sequence": row.sequence + 1, "num_failed": row.num_failed - searched})
+                stood = select(func.count()).select_from(attempt).where(*mine, STANDING)
+                num_failed -= self._connection.execute(stood).scalar_one()
+                self._connection.execute(update(attempt).where(*mine).values(retried=1))
+            self._update({"sequence": row.sequence + 1, "num_failed": num_failed})
             self._event("retry", {"wanted": list(wanted)}, row.sequence + 1)
 
         self._write(work)
@@ -416,84 +376,12 @@ class SqlStore:
                 f"campaign {self._name!r} has been taken over by another driver; this one ends"
             )
 
-    # Parts of a turn.
-
-    def _advance(self, turn: Turn) -> int:
-        """Moves the counters on; returns the first of the places that the outcomes take."""
-        ended = [one for one in turn.taken if one.outcome.rows == "search" and one.final]
-        scored = sum(isinstance(one.outcome, Scored) for one in ended)
-        values: dict[Any, Any] = {
-            campaign.c.sequence: campaign.c.sequence + len(turn.taken),
-            campaign.c.num_scored: campaign.c.num_scored + scored,
-            campaign.c.num_failed: campaign.c.num_failed + len(ended) - scored,
-            campaign.c.num_cached: campaign.c.num_cached + sum(one.cached for one in ended),
-            campaign.c.elapsed_s: turn.elapsed_s,
-            campaign.c.generation: turn.generation,
-            campaign.c.heartbeat_at: self._clock(),
-        }
-        self._update(values)
-        if not turn.taken:
-            return 0
-        last = self._connection.execute(
-            select(campaign.c.sequence).where(campaign.c.id == self._id)
-        ).scalar_one()
-        return int(last) - len(turn.taken) + 1
-
-    def _add(self, candidates: Sequence[Candidate]) -> None:
-        if not candidates:
-            return
-        rows = [candidate_row(self._id, one) for one in candidates]
-        self._connection.execute(insert(candidate), rows)
-        family = [row for one in candidates for row in parent_rows(self._id, one)]
-        if family:
-            self._connection.execute(insert(parentage), family)
-
     def _lose_open(self, now: float) -> None:
         self._connection.execute(
             update(attempt)
-            .where(attempt.c.campaign == self._id, attempt.c.state == "open")
+            .where(attempt.c.campaign == self._id, OPEN)
             .values(state="lost", ended_at=now)
         )
-
-    def _close_attempts(self, taken: Sequence[Taken], first: int) -> None:
-        now = self._clock()
-        closed, copied, scores = [], [], []
-        for sequence, one in enumerate(taken, start=first):
-            outcome, values = one.outcome, outcome_values(one, sequence, now)
-            if one.cached:
-                copied.append(self._copied(one, values, now))
-            else:
-                closed.append(
-                    {
-                        "of_campaign": self._id,
-                        "of_candidate": outcome.candidate,
-                        "of_rows": outcome.rows,
-                        "of_number": outcome.attempt,
-                        **{f"new_{name}": value for name, value in values.items()},
-                    }
-                )
-            if isinstance(outcome, Scored):
-                scores += score_rows(self._id, outcome, self._harness)
-        if closed:
-            result = self._connection.execute(_CLOSE, closed)
-            assert result.rowcount == len(closed), "an outcome has no open attempt to close"
-        if copied:
-            self._connection.execute(insert(attempt), copied)
-        if scores:
-            self._connection.execute(insert(score), scores)
-
-    def _copied(self, taken: Taken, values: dict[str, Any], now: float) -> dict[str, Any]:
-        outcome: Outcome = taken.outcome
-        return {
-            "campaign": self._id,
-            "candidate": outcome.candidate,
-            "rows": outcome.rows,
-            "number": outcome.attempt,
-            "started_at": now,
-            "cached": 1,
-            "evaluation": taken.evaluation,
-            **values,
-        }
 
     # Reading.
 

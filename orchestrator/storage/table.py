@@ -12,16 +12,20 @@ from typing import Any, Literal
 import numpy as np
 from sqlalchemy import Connection, case, func, select
 
+from evaluators.pooling import pool
+from orchestrator.storage.base import SEARCHED
+from orchestrator.storage.candidates import AS_PROPOSED, SAYS_WORTH
 from orchestrator.storage.packing import unpack_genome
-from orchestrator.storage.reader import ACCEPTED, Reader
-from orchestrator.storage.schema import attempt, candidate, parentage, score
+from orchestrator.storage.reader import Reader
+from orchestrator.storage.records import parts_of
+from orchestrator.storage.schema import GIVEN_UP, attempt, candidate, parentage, score
 
 #: Rows that are held in memory at a time.
 _BATCH = 5_000
 
 Kind = Literal["text", "integer", "real", "flag", "time"]
 
-#: What every campaign's table begins with. All but the counts and `cached` may be missing.
+#: What every campaign's table begins with. All but the counts and flags may be missing.
 _COLUMNS: Mapping[str, Kind] = {
     "id": "text",
     "role": "text",
@@ -32,6 +36,10 @@ _COLUMNS: Mapping[str, Kind] = {
     "parents": "text",
     "state": "text",
     "fitness": "real",
+    "stderr": "real",
+    "fidelity": "real",
+    "stopped": "flag",
+    "documents": "integer",
     "attempts": "integer",
     "cached": "flag",
     "seconds": "real",
@@ -44,8 +52,11 @@ _COLUMNS: Mapping[str, Kind] = {
     "cause": "text",
 }
 #: Of these, those that come from the attempt that decided about the candidate, as they are.
-_OF_ATTEMPT = ("fitness", "seconds", "accelerator_seconds", "worker", "node", "device", "cause")
-_TIMES = ("started_at", "ended_at")
+_OF_ATTEMPT = ("fitness", "stderr", "fidelity", "worker", "node", "device", "cause")
+#: What adds up over the parts of the rows that a candidate was measured on.
+_SUMS = ("seconds", "accelerator_seconds")
+#: Fitness on rows that nothing is searched on, for the table's end.
+_REPORTED = ("selection", "test", "control")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +97,7 @@ def open_table(reader: Reader, name: str) -> Iterator[Table]:
             **_COLUMNS,
             **dict.fromkeys(genes.names, "real"),
             **dict.fromkeys(scores, "real"),
-            "test_fitness": "real",
+            **{f"{rows}_fitness": "real" for rows in _REPORTED},
         }
         with closing(_batches(connection, row.id, genes.names)) as batches:
             yield Table(
@@ -120,16 +131,21 @@ def _extremes(connection: Connection, campaign: int) -> tuple[list[float], list[
 
 
 def _tasks(connection: Connection, campaign: int) -> list[str]:
+    """Returns the tasks of each kind of rows; fresh rows are search rows, too."""
     query = select(score.c.rows, score.c.task).where(score.c.campaign == campaign).distinct()
-    return [f"{row.rows}/{row.task}" for row in connection.execute(query.order_by("rows", "task"))]
+    found = {f"{_kind(row.rows)}/{row.task}" for row in connection.execute(query)}
+    return sorted(found)
+
+
+def _kind(rows: str) -> str:
+    return "search" if rows in SEARCHED else rows
 
 
 def _batches(
     connection: Connection, campaign: int, genes: Sequence[str]
 ) -> Generator[list[dict[str, Any]], None, None]:
     """Reads candidates in the order of proposals; what is beside them, a batch at a time."""
-    taken = [attempt.c[name] for name in (*_OF_ATTEMPT, *_TIMES, "cached")]
-    role = case((candidate.c.role == "reference", 0), (candidate.c.role == "search", 1), else_=2)
+    taken = [attempt.c[name] for name in (*_OF_ATTEMPT, "cached", "stopped")]
     query = (
         select(
             *(candidate.c[name] for name in ("id", "role", "number", "generation", "name")),
@@ -138,13 +154,13 @@ def _batches(
             func.coalesce(attempt.c.state, "proposed").label("state"),
             *taken,
         )
-        .select_from(candidate.outerjoin(attempt, ACCEPTED))
+        .select_from(candidate.outerjoin(attempt, SAYS_WORTH))
         .where(candidate.c.campaign == campaign)
-        .order_by(candidate.c.generation, role, candidate.c.number)
+        .order_by(*AS_PROPOSED)
     )
     with connection.execute(query, execution_options={"yield_per": _BATCH}) as result:
         for rows in result.partitions():
-            beside = _beside(connection, campaign, [row.id for row in rows])
+            beside = _beside(connection, campaign, rows)
             yield [_row(row, genes) | beside[row.id] for row in rows]
 
 
@@ -157,22 +173,21 @@ def _row(row: Any, genes: Sequence[str]) -> dict[str, Any]:
         "operator": row.operator,
         "state": row.state,
         "cached": bool(row.cached),
+        "stopped": bool(row.stopped),
     }
     found |= {"name": row.name} if row.name else {}
     for column in _OF_ATTEMPT:
         if (value := row._mapping[column]) not in (None, ""):
             found[column] = value
-    for column in _TIMES:
-        if (seconds := row._mapping[column]) is not None:
-            found[column] = datetime.fromtimestamp(seconds, UTC)
     if row.genome is not None:
         found |= zip(genes, unpack_genome(row.genome), strict=True)
     return found
 
 
-def _beside(connection: Connection, campaign: int, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Returns candidate -> its parents, number of attempts and scores."""
-    found: dict[str, dict[str, Any]] = {id_: {"attempts": 0} for id_ in ids}
+def _beside(connection: Connection, campaign: int, rows: Sequence[Any]) -> dict[str, Any]:
+    """Returns candidate -> its parents, what measuring it took, and scores."""
+    ids = [row.id for row in rows]
+    found: dict[str, dict[str, Any]] = {id_: {"attempts": 0, "documents": 0} for id_ in ids}
     family = (
         select(parentage.c.child, parentage.c.parent)
         .where(parentage.c.campaign == campaign, parentage.c.child.in_(ids))
@@ -181,22 +196,72 @@ def _beside(connection: Connection, campaign: int, ids: Sequence[str]) -> dict[s
     for child, parent in connection.execute(family):
         before = found[child].get("parents")
         found[child]["parents"] = f"{before} {parent}" if before else parent
-    of_kind = (attempt.c.candidate, attempt.c.rows)
-    tries = (
-        select(*of_kind, func.count(), func.max(attempt.c.fitness))
-        .where(attempt.c.campaign == campaign, attempt.c.candidate.in_(ids))
-        .group_by(*of_kind)
-    )
-    for id_, rows, num, fitness in connection.execute(tries):
-        if rows == "search":
-            found[id_]["attempts"] = num
-        elif fitness is not None:
-            found[id_]["test_fitness"] = fitness
-    measured = select(
-        score.c.candidate, score.c.rows, score.c.task, score.c.value, score.c.stderr
-    ).where(score.c.campaign == campaign, score.c.candidate.in_(ids))
-    for id_, rows, task, value, stderr in connection.execute(measured):
-        found[id_][f"{rows}/{task}"] = value
-        if stderr is not None:
-            found[id_][f"{rows}/{task}/stderr"] = stderr
+    ended = {row.id for row in rows if row.state != "proposed"}
+    _add_attempts(connection, campaign, found, ended)
+    for id_, scores in _scores(connection, campaign, ids).items():
+        found[id_] |= scores
     return found
+
+
+def _add_attempts(
+    connection: Connection, campaign: int, found: dict[str, dict[str, Any]], ended: set[str]
+) -> None:
+    """Adds what attempts were made and what those took that decided about their candidates."""
+    is_accepted = (attempt.c.state == "scored") | GIVEN_UP
+    query = (
+        select(
+            attempt.c.candidate,
+            attempt.c.rows,
+            func.count(),
+            func.coalesce(func.sum(attempt.c.documents), 0),
+            func.max(attempt.c.fitness),
+            func.min(case((is_accepted, attempt.c.started_at))),
+            func.max(case((is_accepted, attempt.c.ended_at))),
+            *(func.sum(case((is_accepted, attempt.c[name]))) for name in _SUMS),
+        )
+        .where(attempt.c.campaign == campaign, attempt.c.candidate.in_(found))
+        .group_by(attempt.c.candidate, attempt.c.rows)
+        .order_by(attempt.c.candidate, attempt.c.rows.desc())  # search before fresh
+    )
+    for id_, rows, num, documents, fitness, started, finished, *took in connection.execute(query):
+        one = found[id_]
+        if rows not in SEARCHED:
+            one |= {} if fitness is None else {f"{rows}_fitness": fitness}
+            continue
+        one["attempts"] += num
+        one["documents"] += documents
+        if id_ not in ended or started is None:
+            continue
+        one["started_at"] = min(_moment(started), one.get("started_at", _moment(started)))
+        one["ended_at"] = max(_moment(finished), one.get("ended_at", _moment(finished)))
+        for name, seconds in zip(_SUMS, took, strict=True):
+            if seconds is not None:
+                one[name] = one.get(name, 0.0) + seconds
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _scores(connection: Connection, campaign: int, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns candidate -> column -> value; what was scored part by part is put together."""
+    columns = (score.c.candidate, score.c.rows, score.c.block, score.c.task)
+    query = select(*columns, score.c.value, score.c.stderr).where(
+        score.c.campaign == campaign, score.c.candidate.in_(ids)
+    )
+    found: dict[str, dict[str, Any]] = {id_: {} for id_ in ids}
+    several = set()
+    for row in connection.execute(query):
+        column = f"{_kind(row.rows)}/{row.task}"
+        several |= {row.candidate} if column in found[row.candidate] else set()
+        found[row.candidate] |= _columns(column, row)
+    for id_, parts in parts_of(connection, campaign, sorted(several)):
+        for kind in {_kind(rows) for (rows, _) in parts}:
+            whole = pool([one for (rows, _), one in parts.items() if _kind(rows) == kind])
+            for task, one in whole.tasks.items():
+                found[id_] |= _columns(f"{kind}/{task}", one)
+    return found
+
+
+def _columns(name: str, one: Any) -> dict[str, Any]:
+    return {name: one.value} | ({} if one.stderr is None else {f"{name}/stderr": one.stderr})

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.storage import engine as engines
-from orchestrator.storage import lease
+from orchestrator.storage import inspection, lease
 from orchestrator.storage.base import StoreError
-from orchestrator.storage.packing import unpack, unpack_genome, unpack_json
 from orchestrator.storage.reader import find_campaign
-from orchestrator.storage.schema import GIVEN_UP, attempt, campaign, candidate, score, snapshot
+from orchestrator.storage.schema import GIVEN_UP, attempt, campaign, candidate
 from orchestrator.storage.store import SqlStore
-from workers.recipe import MergeRecipe
+from workers.job import JobKey
 
 #: Seconds between two looks at a campaign that was asked to stop.
 _POLL_S = 0.2
@@ -68,13 +67,11 @@ def retry(url: str, name: str, wanted: Sequence[str], *, for_good: bool) -> str:
         row = find_campaign(connection, name, url)
         failed = _failed(connection, row.id)
     engine.dispose()
-    unknown = [one for one in wanted if one not in {id_ for id_, *_ in failed}]
+    unknown = [one for one in wanted if one not in {key[0] for key, _ in failed}]
     if unknown:
         raise StoreError(f"campaign {name!r} has no failed candidate {unknown[0]!r}")
     chosen = [
-        (id_, rows, number + 1)
-        for id_, rows, number, may_pass in failed
-        if (id_ in wanted if wanted else may_pass or for_good)
+        key for key, may_pass in failed if (key[0] in wanted if wanted else may_pass or for_good)
     ]
     left = len(failed) - len(chosen)
     if not chosen:
@@ -177,19 +174,18 @@ def _look_at_all(connection: Connection, found: dict[str, Any], *, is_file: bool
     count = select(func.count()).select_from(candidate)
     found["candidates"] = connection.execute(count).scalar_one()
     for row in rows:
-        for look in _LOOKS:
-            for one in look(connection, row):
-                found["problems"].append(f"campaign {row.name!r}: {one}")
+        for one in inspection.problems(connection, row):
+            found["problems"].append(f"campaign {row.name!r}: {one}")
+    found["problems"] += inspection.set_problems(connection)
 
 
-def _failed(connection: Connection, campaign_id: int) -> list[tuple[str, str, int, bool]]:
-    """Returns (candidate, rows, last attempt, may another fare better) of all that failed."""
-    query = select(attempt).where(
-        attempt.c.campaign == campaign_id,
-        GIVEN_UP,
-    )
-    rows = connection.execute(query.order_by(attempt.c.sequence))
-    return [(row.candidate, row.rows, row.number, bool(row.retryable)) for row in rows]
+def _failed(connection: Connection, campaign_id: int) -> list[tuple[JobKey, bool]]:
+    """Returns the next attempt at all that failed, and whether that may fare better."""
+    query = select(attempt).where(attempt.c.campaign == campaign_id, GIVEN_UP)
+    return [
+        ((row.candidate, row.rows, row.block, row.number + 1), bool(row.retryable))
+        for row in connection.execute(query.order_by(attempt.c.sequence))
+    ]
 
 
 def _file_problems(connection: Connection) -> Iterator[str]:
@@ -198,93 +194,3 @@ def _file_problems(connection: Connection) -> Iterator[str]:
             yield f"file: {message}"
     for table, row, parent, _ in connection.execute(text("PRAGMA foreign_key_check")):
         yield f"file: row {row} of {table} refers to nothing in {parent}"
-
-
-def _counters(connection: Connection, row: Any) -> Iterator[str]:
-    """The counters of a campaign are what its attempts add up to."""
-    searched = attempt.c.rows == "search"
-
-    def num(condition: Any) -> Any:
-        return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
-
-    query = select(
-        num(and_(searched, attempt.c.state == "scored")),
-        num(and_(searched, GIVEN_UP)),
-        num(and_(searched, attempt.c.cached == 1)),
-        num(attempt.c.sequence.is_not(None)),
-        func.coalesce(func.max(attempt.c.sequence), 0),
-    ).where(attempt.c.campaign == row.id)
-    scored, lost, cached, recorded, last = connection.execute(query).one()
-    for name, counted in (("num_scored", scored), ("num_failed", lost), ("num_cached", cached)):
-        if getattr(row, name) != counted:
-            yield f"{name} is {getattr(row, name)}, its attempts add up to {counted}"
-    retries = connection.execute(
-        text("SELECT count(*) FROM event WHERE campaign = :id AND kind = 'retry'"), {"id": row.id}
-    ).scalar_one()
-    if recorded + retries != row.sequence or last > row.sequence:
-        yield f"{recorded} outcomes and {retries} retries recorded, {row.sequence} places given"
-
-
-def _zombies(connection: Connection, row: Any) -> Iterator[str]:
-    """Open attempts belong to a driver that runs, or to one that will find them lost."""
-    query = (
-        select(func.count())
-        .select_from(attempt)
-        .where(attempt.c.campaign == row.id, attempt.c.state == "open")
-    )
-    if connection.execute(query).scalar_one() and row.state in ("finished", "stopped"):
-        yield f"has attempts that are open although it is {row.state}"
-
-
-def _unscored(connection: Connection, row: Any) -> Iterator[str]:
-    """What was scored has the scores of its tasks."""
-    has = select(score.c.task).where(
-        score.c.campaign == attempt.c.campaign,
-        score.c.candidate == attempt.c.candidate,
-        score.c.rows == attempt.c.rows,
-    )
-    query = select(attempt.c.candidate, attempt.c.rows).where(
-        attempt.c.campaign == row.id, attempt.c.state == "scored", ~has.exists()
-    )
-    for one in connection.execute(query):
-        yield f"{one.candidate} is scored on its {one.rows} rows without the score of any task"
-
-
-def _contents(connection: Connection, row: Any) -> Iterator[str]:
-    """Genomes, recipes and per-document results can be read, and recipes are what they were."""
-    columns = (candidate.c.id, candidate.c.genome, candidate.c.recipe, candidate.c.digest)
-    query = select(*columns).where(candidate.c.campaign == row.id)
-    for one in connection.execution_options(yield_per=1000).execute(query):
-        try:
-            recipe = MergeRecipe.from_dict(unpack_json(one.recipe))
-            unpack_genome(one.genome or b"")
-        except Exception as error:  # noqa: BLE001  (whatever is wrong with it is what we look for)
-            yield f"{one.id} cannot be read: {type(error).__name__}: {error}"
-            continue
-        if recipe.digest() != one.digest.hex():
-            yield f"the recipe of {one.id} is not the one that was recorded"
-    results = select(score.c.candidate, score.c.task, score.c.per_document).where(
-        score.c.campaign == row.id
-    )
-    for id_, task, packed in connection.execution_options(yield_per=1000).execute(results):
-        try:
-            unpack(packed)
-        except Exception as error:  # noqa: BLE001  (as above)
-            yield f"results of {id_} on {task} cannot be read: {error}"
-
-
-def _snapshots(connection: Connection, row: Any) -> Iterator[str]:
-    query = select(snapshot.c.sequence).where(
-        snapshot.c.campaign == row.id, snapshot.c.sequence > row.sequence
-    )
-    for one in connection.execute(query):
-        yield f"has a snapshot of outcome {one.sequence}, which is not recorded"
-
-
-_LOOKS: tuple[Callable[[Connection, Any], Iterator[str]], ...] = (
-    _counters,
-    _zombies,
-    _unscored,
-    _contents,
-    _snapshots,
-)

@@ -12,8 +12,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from evaluators.base import Score, TaskScore
+from evaluators.documents import quantise
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import start
+from orchestrator.measurement.measured import Measured, Standing
 from orchestrator.state import Again, Campaign, Candidate, Limits, Recorded, Retry
 from orchestrator.storage import lease, upkeep
 from orchestrator.storage.base import (
@@ -155,20 +157,12 @@ def take(store: Store, *outcomes, final=True, generation=1, **facts) -> None:
     store.write(Turn(taken=taken, generation=generation))
 
 
-def bare(entry):
-    """An entry without what replaying has no use for: a store need not read it again."""
-    if isinstance(entry, Recorded) and isinstance(entry.outcome, Scored):
-        score = replace(entry.outcome.score, tasks={})
-        return replace(entry, outcome=replace(entry.outcome, score=score))
-    return entry
-
-
 def entries(store: Store, after: int = 0) -> list:
-    return [bare(one) for one in store.entries(after)]
+    return list(store.entries(after))
 
 
 def recorded(outcome, final=True):
-    return bare(Recorded(outcome, final))
+    return Recorded(outcome, final)
 
 
 # A campaign.
@@ -386,17 +380,25 @@ def test_outcomes_come_back_in_the_order_of_recording(store, job, score, failure
 def test_outcomes_come_back_as_they_were(store, job):
     where = {"seconds": 0.1 + 0.2, "worker": "ray-3", "node": "n/1", "device": "cpu"}
     spent = {**where, "accelerator_seconds": 1 / 3}
+    tasks = {
+        "t": TaskScore(
+            value=1 / 3, stderr=None, documents=3, per_document=(0.1, -0.0, 1e300),
+            log_likelihoods=quantise((-0.5, -1e-9, -123.0)),
+        ),
+        "u": TaskScore(value=-2.0, stderr=0.5, documents=7, weight=-0.25),
+    }  # fmt: skip
     scored = Scored(
-        candidate="s1", attempt=1, rows="search", score=Score(fitness=-0.1, tasks={}), **spent
+        candidate="s1", attempt=1, rows="search", score=Score(fitness=-0.1, tasks=tasks), **spent
     )
     failed = Failed(
         candidate="s2", attempt=1, rows="test", stage="evaluate", cause="MemoryError: ü\n2",
         retryable=True, kind="memory", log="Traceback\n...", **spent,
     )  # fmt: skip
-    task = TaskScore(value=1.0, stderr=None, documents=1)
     begin(store, job("s1"), job("s2", rows="test"))
-    take(store, replace(scored, score=replace(scored.score, tasks={"t": task})), failed)
+    take(store, scored, failed)
     assert entries(store) == [Recorded(scored, True), Recorded(failed, True)]
+    (first, _) = entries(store)
+    assert list(map(repr, first.outcome.score.tasks["t"].per_document)) == ["0.1", "-0.0", "1e+300"]
 
 
 @pytest.mark.parametrize("text", ["a\0b", "caf\udce9", "\ud83d", "日本", "x" * 100_000, ""])
@@ -479,6 +481,388 @@ def test_results_of_documents_come_back(store, job, results):
     assert store.cached([b"e"]) == {b"e": of.score}
 
 
+# Blocks of the rows.
+
+#: The documents of two blocks, of fresh rows, and of what is left over.
+FIRST = {"a": (4, 0, 2), "b": (1,)}
+SECOND = {"b": (0, 3), "a": (1,)}
+FRESH = {"a": (9, 7)}
+
+
+def part(job: Job) -> Scored:
+    """An outcome on the documents that the job names, each right or wrong by turns."""
+    tasks = {}
+    for number, (task, places) in enumerate(job.documents.items()):
+        values = tuple(float((place + number) % 2) for place in places)
+        tasks[task] = TaskScore(
+            value=sum(values) / len(values),
+            stderr=0.25,
+            documents=len(values),
+            per_document=values,
+            log_likelihoods=quantise([-0.1 * place for place in places]),
+        )
+    fitness = sum(one.value for one in tasks.values())
+    return Scored(
+        candidate=job.candidate, attempt=job.attempt, rows=job.rows, block=job.block,
+        score=Score(fitness=fitness, tasks=tasks), seconds=2.0, worker="w", accelerator_seconds=1.0,
+    )  # fmt: skip
+
+
+def measured(fitness: float, fidelity: float = 1.0, **facts) -> Measured:
+    return Measured(fitness=fitness, fidelity=fidelity, **facts)
+
+
+def measure(store: Store, job: Job, worth: Measured, *, final=True) -> Scored:
+    """Begins a job and takes its outcome, after which the candidate is worth so much."""
+    begin(store, job)
+    take(store, part(job), measured=worth, final=final)
+    return part(job)
+
+
+@pytest.fixture
+def blocks(job):
+    """Jobs of the first two blocks and of fresh rows."""
+
+    def of(id_: str) -> tuple[Job, Job, Job]:
+        return (
+            job(id_, documents=FIRST),
+            job(id_, block=1, documents=SECOND),
+            job(id_, rows="fresh", documents=FRESH),
+        )
+
+    return of
+
+
+def test_blocks_come_back_one_by_one_as_they_were(store, blocks):
+    first, second, _ = blocks("s1")
+    measure(store, first, measured(0.5, 0.25, stderr=0.1, tie=-1.5), final=False)
+    assert entries(store) == [recorded(part(first), False)]
+    measure(store, second, measured(0.4))
+    assert entries(store) == [recorded(part(first), False), recorded(part(second))]
+    assert entries(store, 1) == [recorded(part(second))]
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_each_block_is_accepted_once(store, blocks, block):
+    jobs = blocks("s1")
+    measure(store, jobs[0], measured(0.5, 0.25), final=False)
+    measure(store, jobs[1], measured(0.5))
+    again = replace(jobs[block], attempt=2)
+    begin(store, again)
+    with pytest.raises(IMPOSSIBLE):
+        take(store, part(again), measured=measured(0.5))
+
+
+def test_an_outcome_answers_a_job_of_its_own_block(store, blocks):
+    first, second, _ = blocks("s1")
+    begin(store, first)
+    with pytest.raises(IMPOSSIBLE):
+        take(store, part(second), measured=measured(0.5))
+
+
+def test_one_block_is_under_way_at_a_time(store, blocks):
+    first, second, fresh = blocks("s1")
+    begin(store, first)
+    begin(store, fresh)
+    with pytest.raises(IMPOSSIBLE):
+        begin(store, second)
+
+
+def test_attempts_count_for_each_block(store, blocks, failure):
+    first, second, _ = blocks("s1")
+    measure(store, first, measured(0.5, 0.25), final=False)
+    begin(store, second)
+    take(store, failure(second, retryable=True), final=False)
+    again = replace(second, attempt=2)
+    measure(store, again, measured(0.5))
+    assert [one.outcome.key for one in entries(store)] == [
+        ("s1", "search", 0, 1), ("s1", "search", 1, 1), ("s1", "search", 1, 2)
+    ]  # fmt: skip
+
+
+def test_standings_are_what_was_scored_on_the_rows_of_the_search_in_its_order(
+    store, blocks, job, score, failure
+):
+    first, second, fresh = blocks("s1")
+    measure(store, first, measured(0.5, 0.25))
+    measure(store, fresh, measured(0.5, 0.25))
+    begin(store, second)
+    take(store, failure(second, retryable=True), final=False)
+    measure(store, replace(second, attempt=2), measured(0.5))
+    begin(store, job("s1", rows="selection"), job("s2", rows="test"), job("s3"))
+    take(store, score(job("s1", rows="selection")), score(job("s2", rows="test")))
+    take(store, failure(job("s3")))
+    found = store.standings(["s1", "s2", "s3", "s77"])
+    assert found == {
+        "s1": Standing(
+            {
+                ("search", 0): part(first).score,
+                ("fresh", 0): part(fresh).score,
+                ("search", 1): part(second).score,
+            }
+        )
+    }
+    assert list(found["s1"].parts) == [("search", 0), ("fresh", 0), ("search", 1)]
+    assert found["s1"].pooled().tasks["a"].documents == 6
+    assert store.standings([]) == {}
+
+
+def test_a_retry_of_a_block_names_its_documents(store, born, blocks, failure):
+    first, second, _ = blocks("s1")
+    measure(store, first, measured(0.5, 0.25), final=False)
+    begin(store, second)
+    take(store, failure(second))
+    store.retry([("s1", "search", 1, 2)])
+    wish = entries(store)[-1]
+    again = Again(candidate=born["s1"], rows="search", block=1, documents=SECOND, attempt=2)
+    assert wish == Retry((again,))
+    measure(store, replace(second, attempt=2), measured(0.4))
+
+
+def test_an_equal_evaluation_of_a_block_gives_the_score_of_the_block(store, blocks):
+    first, second, _ = blocks("s1")
+    begin(store, first, evaluation=b"one")
+    take(store, part(first), measured=measured(0.125, 0.25), final=False)
+    begin(store, second, evaluation=b"two")
+    take(store, part(second), measured=measured(0.25))
+    assert store.cached([b"one", b"two"]) == {b"one": part(first).score, b"two": part(second).score}
+    assert entries(store)[1].outcome.score.fitness == part(second).score.fitness != 0.25
+
+
+def test_blocks_that_are_copied_may_come_in_one_turn(store, place, born, blocks):
+    first, second, _ = blocks("s1")
+    begin(store, first, evaluation=b"one")
+    take(store, part(first), measured=measured(0.5, 0.25), final=False)
+    begin(store, second, evaluation=b"two")
+    take(store, part(second), measured=measured(0.25))
+    other = place.open("other")
+    other.create(NEW)
+    other.write(Turn(candidates=list(born.values()), generation=1))
+    copies = [
+        Taken(
+            outcome=replace(part(job), worker="cache"), measured=worth, final=final, cached=True,
+            evaluation=evaluation,
+        )
+        for job, worth, final, evaluation in (
+            (first, measured(0.5, 0.25), False, b"one"), (second, measured(0.25), True, b"two")
+        )
+    ]  # fmt: skip
+    other.write(Turn(taken=copies, generation=1))
+    assert entries(other) == [recorded(one.outcome, one.final) for one in copies]
+    assert other.standings(["s1"]) == store.standings(["s1"])
+
+
+# What only a database tells of them.
+
+
+def worth_of(place, id_: str) -> tuple:
+    one = Reader(place.url).candidate("one", id_)
+    return one.state, one.fitness, one.fidelity, one.stopped
+
+
+def totals(place) -> tuple:
+    status = Reader(place.url).status("one")
+    return tuple(status[name] for name in ("evaluated", "failed", "cached", "stopped"))
+
+
+@in_databases
+def test_a_candidate_is_worth_what_its_last_part_says_once_it_has_ended(store, place, blocks):
+    first, second, fresh = blocks("s1")
+    measure(store, first, measured(0.5, 0.25), final=False)
+    assert worth_of(place, "s1") == ("proposed", None, 0.0, False)
+    assert (totals(place), Reader(place.url).best("one", 9)) == ((0, 0, 0, 0), [])
+    measure(store, second, measured(0.25, stderr=0.125, tie=-2.0))
+    record = Reader(place.url).candidate("one", "s1")
+    assert worth_of(place, "s1") == ("scored", 0.25, 1.0, False)
+    assert record.stderr == 0.125
+    assert record.scores == store.standings(["s1"])["s1"].pooled().tasks
+    assert record.documents == {"search": 7}
+    measure(store, fresh, measured(0.375))
+    assert worth_of(place, "s1") == ("scored", 0.375, 1.0, False)
+    assert [one.fitness for one in Reader(place.url).best("one", 9)] == [0.375]
+    record = Reader(place.url).candidate("one", "s1")
+    assert record.scores["a"].documents == 6
+    assert record.documents == {"search": 7, "fresh": 2}
+    assert totals(place) == (1, 0, 0, 0)
+    assert Reader(place.url).history("one") == [("search", "s1", 0.375, False)]
+
+
+@in_databases
+def test_a_candidate_that_a_race_stopped_ranks_last_and_may_still_be_measured_in_full(
+    store, place, blocks, job, score
+):
+    first, second, _ = blocks("s1")
+    measure(store, first, measured(9.0, 0.25, stopped=True))
+    begin(store, job("s2"))
+    take(store, score(job("s2"), -1.0))
+    assert worth_of(place, "s1") == ("scored", 9.0, 0.25, True)
+    assert [one.id for one in Reader(place.url).best("one", 9)] == ["s2", "s1"]
+    assert totals(place) == (2, 0, 0, 1)
+    measure(store, second, measured(8.0))
+    assert [one.id for one in Reader(place.url).best("one", 9)] == ["s1", "s2"]
+    assert totals(place) == (2, 0, 0, 1), "how it ended first is what counts"
+
+
+@in_databases
+def test_what_a_candidate_was_estimated_at_stands_until_it_is_measured_in_full(
+    store, place, blocks, failure
+):
+    first, second, _ = blocks("s1")
+    third = replace(second, block=2, documents={"a": (5,)})
+    measure(store, first, measured(0.5, 0.25))
+    measure(store, second, measured(0.4, 0.75), final=False)
+    assert worth_of(place, "s1") == ("scored", 0.5, 0.25, False)
+    begin(store, third)
+    take(store, failure(third))
+    assert worth_of(place, "s1") == ("scored", 0.5, 0.25, False)
+    assert totals(place) == (1, 0, 0, 0)
+    store.retry([("s1", "search", 2, 2)])
+    assert totals(place) == (1, 0, 0, 0)
+    measure(store, replace(third, attempt=2), measured(0.3))
+    assert worth_of(place, "s1") == ("scored", 0.3, 1.0, False)
+    assert totals(place) == (1, 0, 0, 0)
+
+
+@in_databases
+def test_a_candidate_that_fails_between_blocks_has_failed_until_it_is_retried(
+    store, place, blocks, failure
+):
+    first, second, _ = blocks("s1")
+    measure(store, first, measured(0.5, 0.25), final=False)
+    begin(store, second)
+    take(store, failure(second))
+    assert worth_of(place, "s1") == ("failed", None, 0.0, False)
+    assert totals(place) == (0, 1, 0, 0)
+    store.retry([("s1", "search", 1, 2)])
+    assert worth_of(place, "s1") == ("proposed", None, 0.0, False)
+    assert totals(place) == (0, 0, 0, 0)
+    measure(store, replace(second, attempt=2), measured(0.25))
+    assert worth_of(place, "s1") == ("scored", 0.25, 1.0, False)
+    assert totals(place) == (1, 0, 0, 0)
+
+
+@in_databases
+def test_fresh_rows_that_fail_change_nothing(store, place, blocks, failure):
+    first, _, fresh = blocks("s1")
+    measure(store, first, measured(0.5))
+    begin(store, fresh)
+    take(store, failure(fresh))
+    assert worth_of(place, "s1") == ("scored", 0.5, 1.0, False)
+    assert totals(place) == (1, 0, 0, 0)
+    store.retry([("s1", "fresh", 0, 2)])
+    measure(store, replace(fresh, attempt=2), measured(0.75))
+    assert worth_of(place, "s1") == ("scored", 0.75, 1.0, False)
+
+
+@in_databases
+def test_documents_that_were_scored_are_added_up_for_each_role_and_kind_of_rows(
+    store, place, blocks, job, score, failure
+):
+    first, second, fresh = blocks("s1")
+    measure(store, first, measured(0.5, 0.5), final=False)
+    measure(store, second, measured(0.5))
+    measure(store, fresh, measured(0.5))
+    measure(store, blocks("c1")[0], measured(0.5, 0.5, stopped=True))
+    begin(store, job("s1", rows="test"), job("r1"), job("s3"))
+    take(store, score(job("s1", rows="test")), score(job("r1")), failure(job("s3")))
+    take(store, score(job("s2")), cached=True, evaluation=b"e")
+    status = Reader(place.url).status("one")
+    assert status["documents"] == {
+        "control": {"search": 4},
+        "reference": {"search": 2},
+        "search": {"fresh": 2, "search": 7, "test": 2},
+    }
+    assert status["stopped"] == 1
+
+
+@in_databases
+def test_equals_are_told_apart_by_the_tie_then_by_age(store, place, born, job, score):
+    more = [replace(born["s1"], id=f"s{n}", number=n, generation=2) for n in range(4, 8)]
+    store.write(Turn(candidates=more, generation=2))
+    worths = {
+        "s2": measured(0.5, tie=-2.0),
+        "s1": measured(0.5),
+        "s4": measured(0.5, tie=-1.0),
+        "s3": measured(0.5, tie=-2.0),
+        "r1": measured(0.5, tie=-2.0),
+        "s5": measured(0.75, 0.5, stopped=True),
+        "s6": measured(0.5, tie=-2.0),
+        "c1": measured(5.0),
+    }
+    everyone = born | {one.id: one for one in more}
+    for id_, worth in worths.items():
+        of = replace(job("s1"), candidate=id_, recipe=everyone[id_].recipe)
+        begin(store, of)
+        take(store, replace(score(of), candidate=id_), measured=worth)
+    reader = Reader(place.url)
+    ranked = ["s4", "s2", "s3", "s6", "r1", "s1", "s5"]
+    assert [one.id for one in reader.best("one", 9)] == ranked
+    for num in range(1, 8):
+        assert [one.id for one in reader.best("one", num)] == ranked[:num]
+    assert reader.best_control("one").id == reader.control_winner("one").id == "c1"
+    assert reader.status("one")["best"]["id"] == reader.winner("one").id == "s4"
+
+
+@in_databases
+def test_the_winner_is_the_best_on_the_selection_rows_if_there_are_any(store, place, job, score):
+    for id_, fitness in (("r1", 0.25), ("s1", 1.0), ("s2", 0.75), ("s3", 0.5), ("c1", 9.0)):
+        begin(store, job(id_))
+        take(store, score(job(id_), fitness))
+    reader = Reader(place.url)
+    assert reader.winner("one").id == "s1"
+    for id_, fitness in (("s1", 0.1), ("s3", 0.3), ("r1", 0.3), ("s2", 0.3), ("c1", 7.0)):
+        begin(store, job(id_, rows="selection"))
+        take(store, score(job(id_, rows="selection"), fitness))
+    winner = reader.winner("one")
+    assert (winner.id, winner.fitness, winner.selection_fitness) == ("s2", 0.75, 0.3)
+    assert winner.selection["sphere"].value == 0.3
+    assert reader.control_winner("one").selection_fitness == 7.0
+    begin(store, job("s2", rows="test"), job("s2", rows="control"))
+    take(store, score(job("s2", rows="test"), 0.2), score(job("s2", rows="control"), 0.6))
+    winner = reader.winner("one")
+    assert (winner.test_fitness, winner.control_fitness) == (0.2, 0.6)
+    assert (winner.test["sphere"].value, winner.control["sphere"].value) == (0.2, 0.6)
+    assert winner.documents == dict.fromkeys(("search", "selection", "test", "control"), 2)
+
+
+@in_databases
+def test_at_the_end_who_was_measured_in_full_is_before_who_was_estimated(store, place, blocks):
+    measure(store, blocks("s1")[0], measured(0.75, 0.25))
+    measure(store, blocks("s2")[0], measured(0.5))
+    measure(store, blocks("c1")[0], measured(0.5, 0.25))
+    reader = Reader(place.url)
+    assert reader.winner("one").id == "s1"
+    store.end("finished", "generations", 1.0)
+    assert (reader.winner("one").id, reader.control_winner("one").id) == ("s2", "c1")
+
+
+@in_databases
+def test_a_choice_of_documents_is_kept_once(store, place, blocks):
+    for id_ in ("s1", "s2", "s3"):
+        begin(store, *blocks(id_)[::2])
+    begin(store, replace(blocks("c1")[0], documents={"b": (1,), "a": (0, 2, 4)}))
+    with store._engine.connect() as connection:
+        sets = connection.execute(text("SELECT count(*) FROM document_set")).scalar_one()
+        query = "SELECT candidate, rows, document_set FROM attempt ORDER BY id"
+        rows = connection.execute(text(query)).all()
+    assert sets == 3, "another order of the documents is another choice"
+    assert len({(kind, number) for id_, kind, number in rows if id_ != "c1"}) == 2
+
+
+@in_databases
+def test_a_copied_block_is_about_the_documents_of_what_it_was_copied_from(store, place, blocks):
+    first, *_ = blocks("s1")
+    begin(store, first, evaluation=b"one")
+    take(store, part(first), measured=measured(0.5))
+    copy = part(replace(first, candidate="s2"))
+    take(store, copy, cached=True, evaluation=b"one", measured=measured(0.5))
+    with store._engine.connect() as connection:
+        query = "SELECT document_set, documents FROM attempt ORDER BY id"
+        (one, other) = connection.execute(text(query)).all()
+    assert one == other
+    assert one.document_set is not None
+
+
 # Snapshots.
 
 
@@ -553,7 +937,7 @@ def test_a_driver_that_lost_its_lease_can_write_nothing(store, place, born, job,
         lambda: store.write(Turn(elapsed_s=99.0)),
         lambda: store.keep(Snapshot(sequence=0, fingerprint="f", state={})),
         lambda: store.end("finished", None, 99.0),
-        lambda: store.retry([("s1", "search", 2)]),
+        lambda: store.retry([("s1", "search", 0, 2)]),
         store.beat,
     ):
         with pytest.raises(LeaseLostError, match="taken over by another driver"):
@@ -597,7 +981,7 @@ def retried(store, born, job, score, failure):
     lost = failure(job("s1"), retryable=True)
     broken = failure(job("s3"))
     take(store, lost, score(job("s2")), broken)
-    store.retry([("s1", "search", 2), ("s3", "search", 2)])
+    store.retry([("s1", "search", 0, 2), ("s3", "search", 0, 2)])
     wish = Retry(
         tuple(Again(candidate=born[one], rows="search", attempt=2) for one in ("s1", "s3"))
     )
@@ -611,7 +995,7 @@ def test_a_retry_has_its_place_among_the_outcomes(store, retried, job, score, fa
     again = failure(job("s3", attempt=2))
     take(store, score(job("s1", attempt=2)), again)
     expected = [*retried, recorded(score(job("s1", attempt=2))), recorded(again)]
-    store.retry([("s3", "search", 3)])
+    store.retry([("s3", "search", 0, 3)])
     expected.append(Retry((replace(retried[3].wanted[1], attempt=3),)))
     assert entries(store) == expected
     for after in range(len(expected) + 1):
@@ -630,7 +1014,7 @@ def test_a_retry_on_the_test_rows_leaves_the_search_rows_alone(store, born, job,
     begin(store, job("s1"), job("s1", rows="test"))
     lost = failure(job("s1", rows="test"), retryable=True)
     take(store, score(job("s1")), lost)
-    store.retry([("s1", "test", 2)])
+    store.retry([("s1", "test", 0, 2)])
     wish = Retry((Again(candidate=born["s1"], rows="test", attempt=2),))
     assert entries(store) == [recorded(score(job("s1"))), recorded(lost), wish]
     begin(store, job("s1", attempt=2, rows="test"))
@@ -657,7 +1041,7 @@ def test_counters_follow_what_was_accepted(store, place, job, score, failure):
     assert counts(place) == (2, 1, 0, 0), "the test rows are not counted"
     take(store, score(job("c1")), score(job("c2")), cached=True, evaluation=b"e")
     assert counts(place) == (4, 1, 2, 0)
-    store.retry([("s3", "search", 2), ("s2", "test", 2)])
+    store.retry([("s3", "search", 0, 2), ("s2", "test", 0, 2)])
     assert counts(place) == (4, 0, 2, 0)
     begin(store, job("s3", attempt=2))
     take(store, failure(job("s3", attempt=2)))
@@ -706,7 +1090,7 @@ def test_leases_halvings_and_hashes_of_attempts_are_recorded(place, store, job, 
 def test_events_tell_the_campaigns_story(store, place, job, failure):
     begin(store, job("s1"))
     take(store, failure(job("s1")))
-    store.retry([("s1", "search", 2)])
+    store.retry([("s1", "search", 0, 2)])
     place.bury()
     second = place.open()
     second.reopen({"seed": 2})
@@ -717,7 +1101,7 @@ def test_events_tell_the_campaigns_story(store, place, job, failure):
     assert [(kind, place) for kind, _, place in events] == [
         ("created", None), ("retry", 2), ("reopened", None), ("ended", None)
     ]  # fmt: skip
-    assert events[1][1] == {"wanted": [["s1", "search", 2]]}
+    assert events[1][1] == {"wanted": [["s1", "search", 0, 2]]}
     assert events[2][1] == {"before": NEW.settings, "taken_over": True}
     assert events[3][1] == {"state": "finished", "reason": "generations"}
 
@@ -753,7 +1137,7 @@ def ancestor(place, born, job, score, failure) -> SqlStore:
     store.write(Turn(candidates=second, generation=2))
     later = [replace(job("s1"), candidate=one.id, recipe=one.recipe) for one in second]
     begin(store, *later, generation=2)
-    store.retry([("s2", "search", 2)])
+    store.retry([("s2", "search", 0, 2)])
     take(store, score(job("r1"), 0.5), score(later[0], 4.0), generation=2)
     begin(store, job("s2", attempt=2), job("s1", rows="test"), generation=2)
     tested = score(job("s1", rows="test"), 9.0)
@@ -840,3 +1224,83 @@ def test_a_fork_of_a_fork_is_a_fork(ancestor, place):
     assert entries(other) == entries(fork)
     with pytest.raises((StoreError, IntegrityError)):
         other.fork(NEW, fork.load(), other.fork_point("new", None), [])
+
+
+@pytest.fixture
+def raced(place, born, blocks, failure) -> SqlStore:
+    """Two generations of a race with fresh rows; of the first all had ended with outcome 8."""
+    store = place.open("old")
+    store.create(NEW)
+    store.write(Turn(candidates=list(born.values()), generation=1))
+    parts = {one: blocks(one) for one in ("r1", "r2", "s1", "s2", "s3", "c1", "c2")}
+    measure(store, parts["r1"][0], measured(0.5, 0.5), final=False)
+    measure(store, parts["s1"][0], measured(0.75, 0.5), final=False)
+    measure(store, parts["s2"][0], measured(0.25, 0.5, stopped=True))
+    measure(store, parts["r1"][1], measured(0.5))
+    measure(store, parts["s1"][1], measured(0.625))
+    measure(store, parts["s1"][2], measured(0.5))  # fresh
+    measure(store, parts["c1"][0], measured(0.5, 0.5), final=False)
+    begin(store, parts["s3"][0])
+    take(store, failure(parts["s3"][0]))  # here
+    children = [
+        replace(born["s1"], id=f"s{number}", number=number, generation=2, parents=("s1",))
+        for number in (4, 5)
+    ]
+    store.write(Turn(candidates=children, generation=2))
+    measure(store, parts["c1"][1], measured(0.5))
+    measure(store, parts["c2"][0], measured(0.5, 0.5, stopped=True))
+    measure(store, parts["r2"][0], measured(0.5))  # says all by itself
+    begin(store, replace(parts["s1"][2], block=1))
+    take(store, failure(replace(parts["s1"][2], block=1)))
+    store.retry([("s3", "search", 0, 2), ("s1", "fresh", 1, 2)])
+    measure(store, replace(parts["s2"][1]), measured(0.25))  # a finalist of an earlier end
+    measure(store, replace(parts["s3"][0], attempt=2), measured(0.125))
+    late = replace(parts["s1"][0], candidate="s4")
+    measure(store, late, measured(1.0))
+    return store
+
+
+@in_databases
+def test_a_fork_of_a_race_has_what_had_come_when_its_last_generation_ended(
+    raced, place, born, blocks, failure
+):
+    fork = place.open("new")
+    fork.fork(NEW, raced.load(), fork.fork_point("old", 1), [])
+    before, after = entries(raced)[:8], entries(raced)[8:]
+    later = {("r2", "search", 0, 1), ("s3", "search", 0, 2)}
+    r2, _, s3 = [one for one in after if isinstance(one, Retry) or one.outcome.key in later]
+    wish = Retry((Again(candidate=born["s3"], rows="search", documents=FIRST, attempt=2),))
+    assert entries(fork) == [*before, r2, wish, s3]
+    assert fork.standings(born) == {
+        **raced.standings(["r1", "s1", "r2", "s3"]),
+        "s2": Standing({("search", 0): part(blocks("s2")[0]).score}),
+        "c1": Standing({("search", 0): part(blocks("c1")[0]).score}),
+    }  # fmt: skip
+    reader = Reader(place.url)
+    worths = {one: reader.candidate("new", one) for one in born}
+    assert {one: found.fitness for one, found in worths.items()} == {
+        "r1": 0.5, "r2": 0.5, "s1": 0.5, "s2": 0.25, "s3": 0.125, "c1": None, "c2": None, "c3": None
+    }  # fmt: skip
+    assert (worths["s2"].stopped, worths["c1"].state) == (True, "proposed")
+    assert reader.status("new")["documents"] == {
+        "reference": {"search": 0}, "search": {"fresh": 0, "search": 0}, "control": {"search": 0}
+    }  # fmt: skip
+    fork.reopen({})
+    for one in (blocks("c1")[1], blocks("c2")[0], replace(blocks("s1")[2], block=1)):
+        measure(fork, one, measured(0.5))
+
+
+def test_a_fork_of_an_asynchronous_campaign_has_all_of_its_blocks(tmp_path, born, blocks):
+    url = str(tmp_path / "shoal.db")
+    settings = {"search": {"kind": "genetic", "mode": "async"}}
+    with SqlStore(url, "old") as old, SqlStore(url, "new") as fork:
+        old.create(replace(NEW, search_settings=settings))
+        old.write(Turn(candidates=list(born.values()), generation=1))
+        measure(old, blocks("s1")[0], measured(0.5, 0.5))
+        measure(old, blocks("s1")[2], measured(0.5, 0.5))
+        measure(old, blocks("s2")[0], measured(0.5, 0.5), final=False)
+        measure(old, blocks("s1")[1], measured(0.5))
+        fork.fork(NEW, old.load(), fork.fork_point("old", None), [])
+        assert entries(fork) == entries(old)
+        assert fork.standings(born) == old.standings(born)
+    assert upkeep.check(url)["problems"] == []

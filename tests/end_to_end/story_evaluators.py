@@ -6,7 +6,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluators.base import EvaluatorFacts, Language, Rows, Score, TaskScore
+from evaluators.base import (
+    Documents,
+    EvaluatorFacts,
+    Language,
+    Rows,
+    Score,
+    TaskFacts,
+    TaskScore,
+)
+
+#: Kind of rows -> its one task.
+NAMES: dict[Rows, str] = {"search": "weights", "fresh": "weights", "test": "weights_test"}
+#: What each document scores: the same whatever the model.
+VALUES = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +33,17 @@ class Patient:
     #: Whether there are test rows.
     tests: bool = True
 
+    @property
+    def kinds(self) -> frozenset[Rows]:
+        return frozenset({"search", "test"} if self.tests else {"search"})
+
     def check(self) -> EvaluatorFacts:
-        names = {"search": "weights", "test": "weights_test"}
         return EvaluatorFacts(
-            documents=dict.fromkeys(names.values(), 2),
-            rows={name: f"{name} rows" for name in names.values()},
-            identity={rows: f"patient {name}" for rows, name in names.items()},
+            tasks={
+                rows: {NAMES[rows]: TaskFacts(documents=len(VALUES), rows=f"{NAMES[rows]} rows")}
+                for rows in sorted(self.kinds)
+            },
+            identity={rows: f"patient {name}" for rows, name in NAMES.items()},
             version="1",
         )
 
@@ -39,13 +57,17 @@ class Eye:
     def __init__(self, settings: Patient, language: Language) -> None:
         self._settings, self._language = settings, language
 
-    def evaluate(self, rows: Rows, *, halvings: int = 0) -> Score:
+    def evaluate(
+        self, rows: Rows, *, documents: Documents | None = None, halvings: int = 0
+    ) -> Score:
         time.sleep(self._settings.seconds)
         if self._settings.obstacle and Path(self._settings.obstacle).exists():
             raise ValueError("something is in the way")
         sizes = [
             float(one.detach().double().abs().mean()) for one in self._language.model.parameters()
         ]
-        name = "weights" if rows == "search" else "weights_test"
-        task = TaskScore(value=max(sizes), stderr=0.1, documents=2, per_document=(0.0, 1.0))
+        name = NAMES[rows]
+        places = range(len(VALUES)) if documents is None else documents[name]
+        values = tuple(VALUES[place] for place in places)
+        task = TaskScore(value=max(sizes), stderr=0.1, documents=len(values), per_document=values)
         return Score(fitness=sum(sizes), tasks={name: task})

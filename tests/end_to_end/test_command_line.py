@@ -16,10 +16,11 @@ pytestmark = pytest.mark.usefixtures("in_root")
 
 STATUS = {
     "campaign", "state", "generation", "evaluated", "failed", "in_flight", "best", "started_at",
-    "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver",
+    "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver", "documents", "stopped",
 }  # fmt: skip
 CANDIDATE = {
-    "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe",
+    "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe", "fidelity",
+    "stopped", "interval",
 }  # fmt: skip
 SEARCH = {"skill_a_search", "skill_b_search"}
 TEST = {"skill_a_test", "skill_b_test"}

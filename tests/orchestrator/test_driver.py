@@ -27,6 +27,7 @@ from orchestrator.storage.base import (
 from orchestrator.storage.memory import Memory, MemoryStore
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.store import SqlStore
+from tests.conftest import fake_regime
 from workers.job import Failed, Job, Outcome, Scored
 
 NEW = NewCampaign(settings={}, search_settings={"search": {}}, seed=3, versions={})
@@ -173,15 +174,16 @@ def place(request) -> InMemory | InFile:
 in_file = pytest.mark.parametrize("place", ["file"], indirect=True)
 
 
-@pytest.fixture
-def campaign(fake_space) -> Campaign:
+@pytest.fixture(params=["all rows", "race, fresh"])
+def campaign(request, fake_space) -> Campaign:
     return Campaign(
         space=fake_space(),
         algorithm=Genetic(population_size=5, elites=1),
         seed=3,
         limits=Limits(generations=3, max_attempts=2),
         control=True,
-        tests=True,
+        kinds=frozenset({"search", "test"}),
+        regime=fake_regime(request.param),
     )
 
 
@@ -257,7 +259,8 @@ def test_a_campaign_runs_to_its_end_and_all_of_it_is_in_the_store(drive, remembe
     found = remembered()
     assert len(found) == 2 + 13 + 13
     assert all(isinstance(fitness, float) for _, fitness, _ in found.values())
-    assert {id_ for id_, (*_, tested) in found.items() if tested is not None} == state.tested
+    tested = {id_ for id_, (*_, tested) in found.items() if tested is not None}
+    assert {(id_, "test") for id_ in tested} == state.tested
     assert sum(job.rows == "search" for job in executor.done) == 2 + 13 + 13
     assert all(audience.final)
 
@@ -676,12 +679,13 @@ def states(place, plan, name="one"):
     store = place.open(name)
     shot = store.snapshots()[0]
     known = store.candidates(snapshot.named(shot.state))
+    standings = store.standings(snapshot.with_standings(shot.state))
     entries = list(store.entries(0))[: shot.sequence]
     store.close()
     state = campaigns.start(plan).state
     for entry in entries:
         state = campaigns.replay(plan, state, entry).state
-    return snapshot.restore(shot.state, known), state
+    return snapshot.restore(plan, shot.state, known, standings), state
 
 
 def test_a_snapshot_holds_the_state_that_the_record_gives(drive, place, score, campaign):

@@ -12,10 +12,12 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+from orchestrator.state import Again, Recorded, Retry
 from orchestrator.storage import engine as engines
-from orchestrator.storage import migrate, schema
-from orchestrator.storage.base import StoreError
+from orchestrator.storage import lease, migrate, schema, upkeep
+from orchestrator.storage.base import Begun, StoreError, Taken, Turn
+from orchestrator.storage.reader import Reader
+from orchestrator.storage.store import SqlStore
+from workers.job import Job
+from workers.recipe import average
 
 POSTGRES = os.environ.get("SHOAL_TEST_POSTGRES")
 BACKENDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
@@ -602,6 +609,190 @@ def test_a_store_that_an_older_driver_writes_is_refused_until_it_ends(old):
         assert (content(old), copies(old)) == (before, [])
     engines.open_for_writing(old).dispose()
     assert len(copies(old)) == 1
+
+
+# A store of the second version, as its own code wrote it.
+
+RECIPE = average(["models/a", "models/b"], base="models/base", num_layers=2, dtype="float32")
+HALVES = b"h" + struct.pack("<2e", 0.25, 1.5)
+
+SECOND_CANDIDATES = ("r1", "s1", "s2", "s3", "c1")
+SECOND_ATTEMPTS = [
+    # id, candidate, rows, number, state, sequence, fitness, cached, final, retried
+    (1, "r1", "search", 1, "scored", 1, 0.5, 0, 1, 0),
+    (2, "s1", "search", 1, "failed", 2, None, 0, 0, 0),
+    (3, "s1", "search", 2, "scored", 3, 0.25, 0, 1, 0),
+    (4, "s2", "search", 1, "failed", 4, None, 0, 1, 1),
+    (5, "c1", "search", 1, "scored", 5, 0.25, 1, 1, 0),
+    (6, "s2", "search", 2, "scored", 7, 1.75, 0, 1, 0),
+    (7, "s3", "search", 1, "lost", None, None, 0, None, 0),
+    (9, "s3", "search", 1, "failed", 8, None, 0, 1, 0),
+    (10, "s1", "test", 1, "scored", 9, 0.125, 0, 1, 0),
+    (12, "s2", "test", 1, "open", None, None, 0, None, 0),
+]
+SECOND_SCORES = [
+    ("r1", "search", "t", 0.5, None, 3, BITS),
+    ("s1", "search", "t", 0.125, 0.5, 2, HALVES),
+    ("s1", "search", "u", 0.125, None, 2, FLOATS),
+    ("c1", "search", "t", 0.25, None, 4, b"b" + struct.pack("<I", 0)),
+    ("s2", "search", "t", 1.75, None, 2, HALVES),
+    ("s1", "test", "t", 0.125, None, 3, BITS),
+]
+
+
+def rows_of_the_second_version():
+    yield "campaign", {
+        "id": 3, "name": "one", "settings": "{}", "search_settings": "{}", "settings_hash": "",
+        "seed": 1, "versions": "{}", "state": "interrupted", "started_at": 0.5, "generation": 1,
+        "sequence": 9, "num_scored": 4, "num_failed": 1, "num_cached": 1,
+    }  # fmt: skip
+    for one in SECOND_CANDIDATES:
+        yield "candidate", {
+            "campaign": 3, "id": one, "role": ROLES[one[0]], "number": int(one[1:]),
+            "generation": 0 if one == "r1" else 1, "name": "base" if one == "r1" else "",
+            "genome": None if one == "r1" else struct.pack("<d", 0.5),
+            "recipe": zlib.compress(RECIPE.text().encode()),
+            "digest": bytes.fromhex(RECIPE.digest()), "operator": "sample",
+        }  # fmt: skip
+    names = (
+        "id", "candidate", "rows", "number", "state", "sequence", "fitness", "cached", "final",
+        "retried",
+    )  # fmt: skip
+    for row in SECOND_ATTEMPTS:
+        given = dict(zip(names, row, strict=True))
+        ended = given["state"] != "open"
+        failed = given["state"] == "failed"
+        yield "attempt", {
+            **given, "campaign": 3, "started_at": 10.0 + row[0], "evaluation": b"e%d" % row[0],
+            "ended_at": 20.0 if ended else None, "seconds": 1.5 if given["sequence"] else None,
+            "worker": "w", "cause": "no" if failed else None, "retryable": 1 if failed else None,
+            "stage": "build" if failed else None, "kind": "error" if failed else None,
+        }  # fmt: skip
+    columns = ("candidate", "rows", "task", "value", "stderr", "documents", "per_document")
+    for row in SECOND_SCORES:
+        common = {"campaign": 3, "weight": 1.0, "harness": "0.4.13"}
+        yield "score", common | dict(zip(columns, row, strict=True))
+    wanted = json.dumps({"wanted": [["s2", "search", 2]]})
+    yield "event", {"campaign": 3, "at": 1.0, "sequence": 6, "kind": "retry", "data": wanted}
+
+
+@pytest.fixture
+def second(url) -> str:
+    engine = engines.writing_engine(url)
+    with engine.begin() as connection:
+        migrate_to(connection, "0002")
+        for table, row in rows_of_the_second_version():
+            places = ", ".join(f":{name}" for name in row)
+            connection.execute(
+                text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})"), row
+            )
+    engine.dispose()
+    return url
+
+
+def test_a_store_of_the_second_version_becomes_like_a_new_one(urls, second):
+    fresh, before = urls(), content(second)
+    engines.open_for_writing(fresh).dispose()
+    engines.open_for_writing(second).dispose()
+    assert structure(second) == structure(fresh)
+    (copy,) = copies(second)
+    assert content_of_copy(second, copy) == before
+    assert copy.endswith("v2.bak" if not engines.is_server(second) else "shoal_v2_backup")
+    after = content(second)
+    for table in ("campaign", "candidate", "parentage", "snapshot", "event", "artifact"):
+        assert after[table] == before[table]
+
+
+def test_what_was_scored_in_the_second_version_was_scored_on_all_rows(second):
+    before = {row["id"]: row for row in content(second)["attempt"]}
+    engines.open_for_writing(second).dispose()
+    found = content(second)
+    assert {row["id"] for row in found["attempt"]} == set(before)
+    documents = {1: 3, 3: 4, 5: 4, 6: 2, 10: 3}
+    for row in found["attempt"]:
+        scored_on_search = row["id"] in (1, 3, 5, 6)
+        assert row == {
+            **before[row["id"]],
+            "block": 0,
+            "document_set": None,
+            "documents": documents.get(row["id"]),
+            "fidelity": 1.0 if scored_on_search else None,
+            **dict.fromkeys(("own_fitness", "stderr", "tie")),
+            **dict.fromkeys(("stopped", "superseded"), 0),
+        }
+    names = ("candidate", "rows", "task", "value", "stderr", "documents", "per_document")
+    assert {tuple(row[name] for name in names) for row in found["score"]} == set(SECOND_SCORES)
+    others = {(row["block"], row["log_likelihoods"], row["harness"]) for row in found["score"]}
+    assert others == {(0, None, "0.4.13")}
+    assert {tuple(row.values()) for row in found["spent"]} == {
+        (3, "reference", "search", 3, 0), (3, "search", "search", 6, 0),
+        (3, "search", "test", 3, 0), (3, "control", "search", 0, 0),
+    }  # fmt: skip
+
+
+def test_a_store_of_the_second_version_is_sound_and_goes_on(second, score):
+    engines.open_for_writing(second).dispose()
+    assert upkeep.check(second)["problems"] == []
+    reader = Reader(second)
+    assert [one.id for one in reader.best("one", 9)] == ["s2", "r1", "s1"]
+    found = reader.candidate("one", "s1")
+    assert (found.fidelity, found.documents) == (1.0, {"search": 4, "test": 3})
+    assert found.scores["t"].per_document == found.scores["u"].per_document == (0.25, 1.5)
+    with SqlStore(second, "one") as store:
+        record = store.load()
+        assert record is not None
+        store.reopen({})
+        entries = list(store.entries(0))
+        s2 = store.candidates(["s2"])["s2"]
+        assert entries[5] == Retry((Again(candidate=s2, rows="search", attempt=2),))
+        keys = [one.outcome.key for one in entries if isinstance(one, Recorded)]
+        recorded = sorted(
+            (row[5], (row[1], row[2], 0, row[3])) for row in SECOND_ATTEMPTS if row[5]
+        )
+        assert keys == [key for _, key in recorded]
+        assert list(store.standings(["s1", "s3"])) == ["s1"]
+        assert store.cached([b"e3"])[b"e3"].fitness == 0.25
+        store.retry([("s3", "search", 0, 2)])
+        job = Job(candidate="s3", attempt=2, rows="search", recipe=RECIPE)
+        store.write(Turn(begun=[Begun(job=job, lease_until=1.0)], generation=1))
+        store.write(Turn(taken=[Taken(outcome=score(job, 9.0), final=True)], generation=1))
+        assert reader.best("one", 1)[0].id == "s3"
+    assert upkeep.check(second)["problems"] == []
+
+
+def test_a_store_of_the_second_version_that_is_driven_is_refused_until_its_driver_ends(second):
+    holder = lease.myself()
+    values = f"lease_token = 'x', lease_holder = '{holder.as_json()}', leased_at = 1"
+    engine = engines.writing_engine(second)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE campaign SET {values}, heartbeat_at = {time.time()}")
+    before, shape = content(second), structure(second)
+    with pytest.raises(StoreError, match="'one' is being run by an older shoal"):
+        engines.open_for_writing(second)
+    assert (content(second), structure(second), copies(second)) == (before, shape, [])
+    gone = replace(holder, born="long ago").as_json()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE campaign SET lease_holder = '{gone}'")
+    engine.dispose()
+    engines.open_for_writing(second).dispose()
+    assert len(copies(second)) == 1
+
+
+KILLED_LATER = """
+import os, sys
+from alembic import op
+from orchestrator.storage.engine import open_for_writing
+op.drop_table = lambda *_, **__: os.kill(os.getpid(), 9)
+open_for_writing(sys.argv[1])
+"""
+
+
+def test_a_process_killed_once_all_was_copied_leaves_the_second_version_as_it_was(second):
+    before, shape = content(second), structure(second)
+    assert subprocess.run([sys.executable, "-c", KILLED_LATER, second]).returncode == -9
+    assert (content(second), structure(second)) == (before, shape)
+    engines.open_for_writing(second).dispose()
+    assert upkeep.check(second)["problems"] == []
 
 
 # Backups.

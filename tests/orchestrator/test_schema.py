@@ -65,7 +65,14 @@ def attempt(**values):
     return insert(schema.attempt).values({**common, **values})
 
 
-SCORED = {"state": "scored", "fitness": 1.0, "ended_at": 2.0, "final": 1, "sequence": 90}
+SCORED = {
+    "state": "scored", "fitness": 1.0, "ended_at": 2.0, "final": 1, "sequence": 90,
+    "documents": 4, "fidelity": 1.0,
+}  # fmt: skip
+#: On rows that nothing is searched on.
+REPORTED = {**SCORED, "rows": "test", "fidelity": None}
+#: Between two blocks.
+PARTLY = {**SCORED, "final": 0, "fidelity": 0.25}
 FAILED = {"state": "failed", "cause": "no", "ended_at": 2.0, "final": 1, "sequence": 90}
 LOST = {"state": "lost", "ended_at": 2.0}
 
@@ -76,6 +83,15 @@ def score(**values):
         "weight": 1.0, "harness": "", "per_document": b"",
     }  # fmt: skip
     return insert(schema.score).values({**common, **values})
+
+
+def document_set(**values):
+    return insert(schema.document_set).values({"digest": b"new", "documents": b"", **values})
+
+
+def spent(**values):
+    common = {"campaign": 1, "role": "search", "rows": "fresh", "documents": 1, "stopped": 0}
+    return insert(schema.spent).values({**common, **values})
 
 
 def snapshot(**values):
@@ -103,12 +119,15 @@ SOUND = [
     candidate("s1", campaign=2),
     parent(),
     parent(place=1, of="s2"),
-    attempt(candidate="s1", **{**SCORED, "sequence": 1}),
+    document_set(id=7, digest=b"old"),
+    attempt(candidate="s1", document_set=7, **{**SCORED, "sequence": 1}),
     attempt(candidate="s2", **{**FAILED, "sequence": 2}),
     attempt(candidate="r1", **{**FAILED, "sequence": 3, "final": 0}),
     attempt(candidate="r1", number=2, **LOST),
     attempt(candidate="s3"),
+    attempt(candidate="c1", **{**PARTLY, "sequence": 5}),
     score(rows="search"),
+    spent(rows="search"),
     snapshot(),
     event(),
     event(kind="retry", sequence=4),
@@ -182,7 +201,10 @@ def at(id_: str):
     return update(schema.attempt).where(of.candidate == id_, of.state != "lost")
 
 
-NOTHING_RECORDED = dict.fromkeys(("fitness", "sequence", "ended_at", "cause", "final"))
+NOTHING_RECORDED = dict.fromkeys(
+    ("fitness", "sequence", "ended_at", "cause", "final", "documents", "fidelity")
+)
+GREATEST = 1.7976931348623157e308
 
 #: Rule -> statements, each of which it refuses; of a list only the last one.
 BREAKING = {
@@ -236,15 +258,77 @@ BREAKING = {
     "attempt_campaign_sequence_key": [
         attempt(**{**SCORED, "sequence": 1}), attempt(**{**FAILED, "sequence": 1})
     ],
+    "attempt_document_set_fkey": [attempt(document_set=99), at("s3").values(document_set=99)],
     "attempt_rows": [attempt(rows="train"), attempt(rows="")],
     "attempt_state": [attempt(state="maybe", ended_at=1.0)],
-    "attempt_numbers": [attempt(number=0), attempt(halvings=-1)],
+    "attempt_numbers": [
+        attempt(number=0), attempt(halvings=-1), attempt(block=-1),
+        attempt(**{**SCORED, "documents": -1}),
+    ],
     "attempt_scored": [
         attempt(**{**SCORED, "fitness": None}),
         attempt(fitness=1.0),
         attempt(fitness=1.0, **FAILED),
         attempt(fitness=1.0, **LOST),
-        at("s1").values(fitness=None),
+        at("s3").values({**SCORED, "fitness": None}),
+    ],
+    "attempt_documents": [
+        attempt(**{**SCORED, "documents": None}),
+        attempt(**{**REPORTED, "documents": None}),
+        attempt(documents=0),
+        attempt(documents=1, **FAILED),
+        attempt(documents=1, **LOST),
+    ],
+    "attempt_measured": [
+        attempt(**{**SCORED, "fidelity": None}),
+        attempt(rows="fresh", **{**SCORED, "fidelity": None}),
+        *[
+            attempt(**{**SCORED, "rows": rows, "fidelity": 1.0})
+            for rows in ("selection", "test", "control")
+        ],
+        attempt(fidelity=1.0),
+        attempt(fidelity=1.0, **FAILED),
+        attempt(fidelity=1.0, **LOST),
+    ],
+    "attempt_fidelity": [
+        attempt(**{**SCORED, "fidelity": 1.001}), attempt(**{**SCORED, "fidelity": -0.001})
+    ],
+    "attempt_own_fitness": [
+        attempt(own_fitness=1.0, **REPORTED),
+        attempt(own_fitness=1.0),
+        attempt(own_fitness=1.0, **FAILED),
+        attempt(own_fitness=math.inf, **SCORED),
+        attempt(own_fitness=-math.inf, **SCORED),
+    ],
+    "attempt_stderr": [
+        attempt(stderr=0.1, **REPORTED),
+        attempt(stderr=0.1),
+        attempt(stderr=0.1, **FAILED),
+        attempt(stderr=-0.1, **SCORED),
+        attempt(stderr=math.inf, **SCORED),
+    ],
+    "attempt_tie": [
+        attempt(tie=-0.1, **REPORTED),
+        attempt(tie=-0.1),
+        attempt(tie=-0.1, **FAILED),
+        attempt(tie=math.inf, **SCORED),
+        attempt(tie=-math.inf, **SCORED),
+    ],
+    "attempt_stopped": [
+        attempt(stopped=1, **PARTLY),
+        attempt(stopped=1, **REPORTED),
+        attempt(stopped=1),
+        attempt(stopped=1, **FAILED),
+        attempt(stopped=1, **LOST),
+        attempt(stopped=2, **SCORED),
+    ],
+    "attempt_superseded": [
+        attempt(superseded=1),
+        attempt(superseded=1, **LOST),
+        attempt(superseded=1, **REPORTED),
+        attempt(superseded=1, **{**FAILED, "rows": "control"}),
+        attempt(superseded=1, **{**FAILED, "final": 0}),
+        attempt(superseded=2, **SCORED),
     ],
     "attempt_fitness_low": [attempt(**{**SCORED, "fitness": -math.inf})],
     "attempt_fitness_high": [attempt(**{**SCORED, "fitness": math.inf})],
@@ -258,6 +342,17 @@ BREAKING = {
         attempt(cached=1), attempt(cached=1, **FAILED), attempt(cached=1, **LOST),
         attempt(cached=2, **SCORED), attempt(cached=-1, **SCORED),
     ],
+    "attempt_one_standing": [
+        attempt(candidate="s1", block=1, **SCORED),
+        attempt(candidate="s1", block=1, **PARTLY),
+        attempt(candidate="s1", block=1, **FAILED),
+        attempt(candidate="s1", rows="fresh", **SCORED),
+        attempt(candidate="s1", rows="fresh", **FAILED),
+        attempt(candidate="s2", block=1, **SCORED),
+        attempt(candidate="s2", rows="fresh", **SCORED),
+        attempt(candidate="c1", block=1, **SCORED),
+        [attempt(candidate="c1", block=1), at("c1").where(of.state == "open").values(SCORED)],
+    ],
     "attempt_retried": [
         attempt(retried=1), attempt(retried=1, **SCORED), attempt(retried=1, **LOST),
         attempt(retried=1, **{**FAILED, "final": 0}), attempt(retried=5, **FAILED),
@@ -266,14 +361,14 @@ BREAKING = {
         attempt(final=1), attempt(final=0, **LOST),
         attempt(**{**SCORED, "final": None}), attempt(**{**FAILED, "final": None}),
     ],
-    "attempt_final": [attempt(**{**SCORED, "final": 0}), attempt(**{**FAILED, "final": 7})],
+    "attempt_final": [attempt(**{**SCORED, "final": 2}), attempt(**{**FAILED, "final": 7})],
     "attempt_retryable": [attempt(retryable=9, **FAILED)],
     "attempt_recorded": [
         attempt(sequence=90),
         attempt(sequence=90, **LOST),
         attempt(**{**SCORED, "sequence": None}),
         attempt(**{**FAILED, "sequence": None}),
-        at("s1").values(sequence=None),
+        at("s3").values({**SCORED, "sequence": None}),
     ],
     "attempt_ended": [
         attempt(ended_at=1.0),
@@ -283,15 +378,25 @@ BREAKING = {
     ],
     "attempt_one_open": [attempt(candidate="s3"), attempt(candidate="s3", number=2)],
     "attempt_one_accepted": [
-        attempt(candidate="s1", number=2, **SCORED),
-        attempt(candidate="s1", number=2, **FAILED),
-        attempt(candidate="s2", number=2, **SCORED),
-        attempt(candidate="s2", number=2, **FAILED),
-        [attempt(candidate="s1", number=2), at("s1").where(of.state == "open").values(SCORED)],
+        attempt(candidate="s1", number=2, superseded=1, **SCORED),
+        attempt(candidate="s1", number=2, superseded=1, **PARTLY),
+        attempt(candidate="s1", number=2, superseded=1, **FAILED),
+        attempt(candidate="s2", number=2, superseded=1, **SCORED),
+        attempt(candidate="s2", number=2, superseded=1, **FAILED),
+        [
+            attempt(candidate="s1", number=2),
+            at("s1").where(of.state == "open").values({**SCORED, "superseded": 1}),
+        ],
+        [attempt(**REPORTED), attempt(number=2, **{**REPORTED, "sequence": 91})],
+        [
+            attempt(block=1, superseded=1, **SCORED),
+            attempt(block=1, number=2, superseded=1, **{**SCORED, "sequence": 91}),
+        ],
     ],
     "attempt_forwards": [
         *[at("s1").values({**NOTHING_RECORDED, **new}) for new in ({"state": "open"}, LOST)],
         *[at("s2").values({**NOTHING_RECORDED, **new}) for new in ({"state": "open"}, LOST)],
+        at("c1").values({**NOTHING_RECORDED, **FAILED, "sequence": 5}),
         at("s1").values({**NOTHING_RECORDED, **FAILED, "sequence": 1}),
         at("s2").values({**NOTHING_RECORDED, **SCORED, "sequence": 2}),
         update(schema.attempt).where(of.state == "lost").values(state="open", ended_at=None),
@@ -304,17 +409,42 @@ BREAKING = {
         at("s2").values(final=0),
         at("s1").values(number=2),
         at("s1").values(cached=1),
+        at("s1").values(cached=2),
+        *[
+            at("s1").values({name: value})
+            for name, value in {
+                "rows": "fresh", "block": 1, "document_set": None, "own_fitness": 2.0,
+                "stderr": 0.1, "fidelity": 0.5, "tie": -1.0, "stopped": 1, "documents": 5,
+                "final": 0,
+            }.items()
+        ],
+        at("c1").values(final=1),
+        at("s1").values(fitness=None),
+        at("s1").values(sequence=None),
         [at("s2").values(retried=1), at("s2").values(retried=0)],
+        [at("s1").values(superseded=1), at("s1").values(superseded=0)],
     ],
     "attempt_all": [
         delete(schema.attempt).where(of.candidate == "s1"),
         delete(schema.attempt).where(of.state == "lost"),
     ],
-    # Scores, snapshots, events and files.
+    # Documents, scores and what was spent.
+    "document_set_pkey": [document_set(id=7)],
+    "document_set_digest_key": [document_set(digest=b"old")],
+    "document_set_kept": [
+        update(schema.document_set).values(documents=b"others"),
+        update(schema.document_set).values(digest=b"another"),
+    ],
+    "spent_pkey": [spent(rows="search")],
+    "spent_campaign_fkey": [spent(campaign=99)],
+    "spent_role": [spent(role="guest")],
+    "spent_rows": [spent(rows="train")],
+    "spent_counts": [spent(documents=-1), spent(stopped=-1)],
     "score_pkey": [score(rows="search")],
     "score_campaign_candidate_fkey": [score(candidate="s9"), score(campaign=2, candidate="s2")],
     "score_rows": [score(rows="train")],
-    "score_documents": [score(documents=-1)],
+    "score_documents": [score(documents=-1), score(block=-1)],
+    # Snapshots, events and files.
     "snapshot_pkey": [snapshot()],
     "snapshot_campaign_fkey": [snapshot(campaign=99)],
     "event_pkey": [[event(id=50), event(id=50)]],
@@ -350,17 +480,29 @@ def test_the_database_refuses(connection, rule, statements):
     assert blamed(refused.value, rule), refused.value.orig
 
 
-@pytest.mark.parametrize("state", ["scored", "open"])
-def test_a_fitness_that_is_no_number_is_refused(connection, state):
+NUMBERS = ("fitness", "fidelity", "own_fitness", "stderr", "tie")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_is_refused_or_nothing(connection, name):
     """SQLite keeps it as NULL, PostgreSQL as something greater than all numbers."""
-    values = {**SCORED, "fitness": math.nan} if state == "scored" else {"fitness": math.nan}
-    if connection.dialect.name == "sqlite" and state == "open":
-        connection.execute(attempt(**values))
+    if connection.dialect.name == "sqlite" and name not in ("fitness", "fidelity"):
+        connection.execute(attempt(**{**SCORED, name: math.nan}))
+        query = select(of[name]).where(of.candidate == "s4")
+        assert connection.execute(query).scalar_one() is None
+        return
+    with pytest.raises(IntegrityError):
+        connection.execute(attempt(**{**SCORED, name: math.nan}))
+
+
+def test_an_open_attempt_has_no_fitness_that_is_no_number(connection):
+    if connection.dialect.name == "sqlite":
+        connection.execute(attempt(fitness=math.nan))
         query = select(of.fitness).where(of.candidate == "s4")
         assert connection.execute(query).scalar_one() is None
         return
     with pytest.raises(IntegrityError):
-        connection.execute(attempt(**values))
+        connection.execute(attempt(fitness=math.nan))
 
 
 KNOWN = [
@@ -386,6 +528,7 @@ def test_what_must_be_known_is_never_null(connection, column):
 REFERRED_TO = {
     "a campaign": delete(schema.campaign).where(schema.campaign.c.id == 1),
     "a measured candidate": delete(schema.candidate).where(schema.candidate.c.id == "s1"),
+    "documents that a job has named": delete(schema.document_set),
     "a parent": delete(schema.candidate).where(schema.candidate.c.id == "s2"),
     "the number of a candidate": update(schema.candidate)
     .where(schema.candidate.c.id == "s2")
@@ -401,10 +544,37 @@ def test_what_others_refer_to_stays(connection, what):
 
 #: What looks alike and may be.
 ALLOWED = {
-    "an open attempt on each kind of rows": [attempt(), attempt(rows="test")],
-    "a scored attempt on each kind of rows": [
-        attempt(**SCORED), attempt(rows="test", **{**SCORED, "sequence": 91})
+    "an open attempt on each kind of rows": [
+        attempt(rows=rows) for rows in ("search", "fresh", "selection", "test", "control")
     ],
+    "a scored attempt on each kind of rows": [
+        attempt(**SCORED),
+        *[
+            attempt(**{**REPORTED, "rows": rows, "sequence": 91 + number})
+            for number, rows in enumerate(("selection", "test", "control"))
+        ],
+    ],
+    "a block after another, and fresh rows after it": [
+        at("c1").values(superseded=1),
+        attempt(candidate="c1", block=1, **SCORED),
+        at("c1").where(of.block == 1).values(superseded=1),
+        attempt(candidate="c1", rows="fresh", **{**SCORED, "sequence": 91}),
+        attempt(candidate="c1", rows="fresh", block=1),
+    ],
+    "what fails after a candidate has ended": [
+        attempt(candidate="s1", rows="fresh", superseded=1, **FAILED),
+        attempt(candidate="s1", block=1, superseded=1, **{**FAILED, "sequence": 91}),
+    ],
+    "a block that fails and is retried": [
+        at("c1").values(superseded=1),
+        attempt(candidate="c1", block=1, **FAILED),
+        at("c1").where(of.block == 1).values(retried=1),
+        attempt(candidate="c1", block=1, number=2, **{**SCORED, "sequence": 91}),
+    ],
+    "one that a race stopped, of which everything is known": [
+        attempt(stopped=1, own_fitness=0.5, stderr=0.1, tie=-1.5, document_set=7, **SCORED)
+    ],
+    "the same documents for many": [attempt(document_set=7), attempt(rows="test", document_set=7)],
     "a failure that is tried again": [
         attempt(**{**FAILED, "final": 0}), attempt(number=2, **{**SCORED, "sequence": 91})
     ],
@@ -419,8 +589,11 @@ ALLOWED = {
     "an attempt that was lost and is made again": [attempt(**LOST), attempt(), attempt(**LOST)],
     "a copied score": [attempt(cached=1, **SCORED)],
     "the greatest and the smallest fitness": [
-        attempt(**{**SCORED, "fitness": 1.7976931348623157e308}),
-        attempt(rows="test", **{**SCORED, "fitness": -1.7976931348623157e308, "sequence": 91}),
+        attempt(
+            own_fitness=-GREATEST, stderr=GREATEST, tie=-GREATEST,
+            **{**SCORED, "fitness": GREATEST},
+        ),
+        attempt(**{**REPORTED, "fitness": -GREATEST, "sequence": 91}),
     ],
     "the same place in another campaign": [
         attempt(campaign=2, candidate="s1", **{**SCORED, "sequence": 1})

@@ -87,7 +87,7 @@ def record(fake_space, score, failure):
             seed=3,
             limits=Limits(generations=3),
             control=True,
-            tests=True,
+            kinds=frozenset({"search", "test"}),
         )
         with SqlStore(url, name) as store:
             found = {"genes": GENES} if search_settings is None else search_settings

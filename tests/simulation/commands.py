@@ -43,6 +43,7 @@ class Ear:
             sequence=0,
             candidate=outcome.candidate,
             rows=outcome.rows,
+            block=outcome.block,
             attempt=outcome.attempt,
             fitness=fitness,
             final=int(final),
@@ -230,7 +231,14 @@ class Commands:
         def watch(job: Job) -> None:
             if process.zombie:
                 return
-            laws.may_be_sent(self.monitor, process.campaign, process.plan, job)
+            name = process.campaign
+            laws.may_be_sent(
+                self.monitor,
+                name,
+                process.plan,
+                job,
+                undisturbed=not (self.world.mended or name in self.hurried),
+            )
             driver = process.driver
             if driver.hours is not None and driver.elapsed_s() > 3600 * driver.hours:
                 late.append(job)
@@ -256,7 +264,12 @@ class Commands:
                 "attempt.state = 'failed' AND final = 1 AND retried = 0 ORDER BY attempt.sequence",
             )
             if failed:
-                store.retry([(row["candidate"], row["rows"], row["number"] + 1) for row in failed])
+                store.retry(
+                    [
+                        (row["candidate"], row["rows"], row["block"], row["number"] + 1)
+                        for row in failed
+                    ]
+                )
                 self.world.mended = True
             store.end("interrupted", "retry", known.elapsed_s)
         return "retried"

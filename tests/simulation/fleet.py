@@ -28,16 +28,17 @@ _SHORTEST_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """What becomes of a candidate: it depends on nothing but its recipe."""
+    """What becomes of a job: it depends on nothing but the recipe and the part of the rows."""
 
     luck: int = 0
-    #: Hundredths of the recipes that fail for good, and that kill each worker they meet.
+    #: Hundredths of the jobs that fail for good, and that kill each worker they meet.
     broken: int = 8
     poison: int = 6
 
     def of(self, job: Job) -> str:
         """Returns `score`, `broken` or `poison`."""
-        dice = zlib.crc32(f"{self.luck} {job.recipe.digest()}".encode()) % 100
+        place = "" if job.rows == "search" and not job.block else f" {job.rows} {job.block}"
+        dice = zlib.crc32(f"{self.luck} {job.recipe.digest()}{place}".encode()) % 100
         if dice < self.broken:
             return "broken"
         return "poison" if dice < self.broken + self.poison else "score"
@@ -49,6 +50,7 @@ def failure(job: Job, kind: Kind, worker: str = "fake", node: str = "") -> Faile
         candidate=job.candidate,
         attempt=job.attempt,
         rows=job.rows,
+        block=job.block,
         stage="worker" if kind == "lost" else "evaluate",
         cause=f"simulated: {kind}",
         retryable=kind != "error",
@@ -57,6 +59,10 @@ def failure(job: Job, kind: Kind, worker: str = "fake", node: str = "") -> Faile
         worker=worker,
         node=node,
     )
+
+
+def _named(job: Job) -> str:
+    return "/".join(map(str, job.key))
 
 
 class Worker:
@@ -71,7 +77,7 @@ class Worker:
 
     def send(self, job: Job) -> None:
         fleet, world = self.fleet, self.fleet.world
-        fleet.step(f"send {job.candidate}/{job.rows}/{job.attempt} to {self.name} on {self.node}")
+        fleet.step(f"send {_named(job)} to {self.name} on {self.node}")
         if self.killed or self.job is not None:
             raise Broken("one job at a time", f"{self.name} is given {job.key}, has {self.job}")
         fleet.watch(job)
@@ -222,13 +228,13 @@ class Fleet:
             return None  # smaller batches fit
         if not self.spoil([worker]):
             return None
-        self.world.happen(kind, f"{job.candidate}/{job.rows} on {worker.name}")
+        self.world.happen(kind, f"{_named(job)} on {worker.name}")
         return kind
 
     def spoil(self, workers: Sequence[Worker]) -> bool:
         """Whether the attempts of these workers may be lost; notes it if so."""
         jobs = [worker.job for worker in workers if worker.job is not None and not worker.killed]
-        keys = [(self.process.campaign, job.candidate, job.rows) for job in jobs]
+        keys = [(self.process.campaign, *job.key[:3]) for job in jobs]
         if any(self.world.spoilt[key] >= _MAX_SPOILT for key in keys):
             return False
         self.world.spoilt.update(keys)

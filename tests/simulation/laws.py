@@ -1,13 +1,16 @@
 """What holds whatever happens. Each law is checked on what is in the file, not on what was said.
 
 - No recorded outcome is lost: what the driver was told is recorded stays, as it was, in its place.
-- One outcome counts: at most one of each candidate and kind of rows.
+- One outcome counts: at most one of each candidate and part of its rows, and it is worth what its
+  parts give together.
 - It is the same search: candidates, outcomes, and best are those of the search without faults. Of a
   search that depends on the order of outcomes: those that the recorded order gives.
 - The state is the fold of the record.
 - No zombie: nothing is open at the end, no lease is left, no worker goes on.
 - The budget is met, and not exceeded.
 - Nothing is measured twice, and a worker gets one job at a time.
+- No item is spent on the hopeless: blocks come one after another, none follows on one that ended its
+  candidate while others are still searched for, and who was stopped was worse than another.
 - First remember, then act: a worker gets only what the store has as an open attempt.
 - One driver at a time: a second one is refused, a dead one's campaign is taken over, and who has
   lost a campaign changes nothing in it.
@@ -22,14 +25,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from math import fsum
 
+from evaluators.base import Score
+from evaluators.pooling import pool
 from orchestrator import campaign as campaigns
 from orchestrator.state import Best, Candidate, State
 from orchestrator.storage import upkeep
-from tests.conftest import sphere
+from tests.conftest import scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fleet
-from tests.simulation.plans import Plan, Search, evaluation_of, without_faults
-from tests.simulation.records import Line, Monitor
+from tests.simulation.plans import Plan, Search, evaluation_of, regime_of, without_faults
+from tests.simulation.records import AT_PLACE, Line, Monitor, own_fitness, place_of
 from tests.simulation.world import Broken
 from workers.job import Job
 
@@ -56,30 +63,63 @@ def changed_nothing(before: object, now: object) -> None:
         raise Broken("one driver at a time", "one that had lost its campaign changed it")
 
 
-def may_be_sent(monitor: Monitor, name: str, plan: Plan, job: Job) -> None:
-    """A job is handed out once the store has it, and never if its outcome is known."""
-    mine = monitor.attempts(
-        name,
-        "attempt.candidate = ? AND attempt.rows = ? ORDER BY attempt.id",
-        job.candidate,
-        job.rows,
-    )
+def may_be_sent(
+    monitor: Monitor, name: str, plan: Plan, job: Job, *, undisturbed: bool = False
+) -> None:
+    """A job is handed out once the store has it, and never if its outcome is known.
+
+    `undisturbed` says that no run was to end early, and that nothing was retried.
+    """
+    mine = monitor.attempts(name, f"{AT_PLACE} ORDER BY attempt.id", *job.key[:3])
     for row in mine:
         if row["state"] == "scored" or (row["final"] and not row["retried"]):
             raise Broken("nothing is measured twice", f"{job.key} is handed out again")
     if not mine or (mine[-1]["state"], mine[-1]["number"]) != ("open", job.attempt):
         raise Broken("first remember, then act", f"{job.key} is handed out, and not in the store")
+    if monitor.documents(mine[-1]) != job.documents:
+        raise Broken("first remember, then act", f"{job.key} has other documents in the store")
     if job.attempt > MAX_ATTEMPTS + 2:  # the user may want another two
         raise Broken("the campaign ends", f"{job.key}: tried for ever")
     if plan.reuse:
         query = "SELECT 1 FROM attempt WHERE evaluation = ? AND state = 'scored' AND id < ?"
         if monitor.all(query, evaluation_of(job), mine[-1]["id"]):
             raise Broken("nothing is measured twice", f"{job.key} is known from its equal")
+    if job.rows == "search" and job.block:
+        may_follow(monitor, name, plan, job, undisturbed=undisturbed)
+
+
+def may_follow(monitor: Monitor, name: str, plan: Plan, job: Job, *, undisturbed: bool) -> None:
+    """A block follows on the one before, on the last one of its candidate only after the search."""
+    before = monitor.attempts(
+        name,
+        "attempt.candidate = ? AND attempt.rows = 'search' AND attempt.block < ?"
+        " AND attempt.state = 'scored' ORDER BY attempt.block",
+        job.candidate,
+        job.block,
+    )
+    if [row["block"] for row in before] != list(range(job.block)):
+        raise Broken("no item is spent on the hopeless", f"{job.key} comes before earlier blocks")
+    if before[-1]["final"] and undisturbed and not _search_is_over(monitor, name, plan):
+        raise Broken("no item is spent on the hopeless", f"{job.key} follows although it had ended")
+
+
+def _search_is_over(monitor: Monitor, name: str, plan: Plan) -> bool:
+    """Whether as many candidates as there will be have all ended."""
+    ended = {row["candidate"] for row in monitor.attempts(name, _ENDED)}
+    return len(ended) == len(without_faults(plan).candidates)
+
+
+#: An outcome that ended its candidate on the search rows.
+_ENDED = "attempt.rows = 'search' AND attempt.final = 1 AND attempt.retried = 0"
 
 
 def time_is_up(late: Sequence[Job], slots: int) -> None:
-    """No more candidates are begun after the time was over than had been given out before."""
-    begun = [job for job in late if job.rows == "search" and job.attempt == 1]
+    """No more blocks are begun after the time was over than had been given out before."""
+    begun = [
+        job
+        for job in late
+        if job.rows in ("search", "fresh") and job.attempt == 1 and job.candidate[0] != "r"
+    ]
     if len(begun) > slots:
         raise Broken("the budget is met", f"{len(begun)} candidates were begun after time was up")
 
@@ -93,7 +133,9 @@ def at_the_end(
     """
     candidates = monitor.candidates(name)
     one_counts(monitor, name)
-    values_are_right(monitor, name, candidates)
+    values_are_right(monitor, name, plan, candidates)
+    if not hurried:  # who was not measured further as time was up need not have lost
+        who_was_stopped_had_lost(monitor, name)
     no_zombie(monitor, name, stopped=state.stop == "failures")
     is_the_fold(monitor, name, plan, candidates, state)
     alone = without_faults(plan)
@@ -104,18 +146,61 @@ def at_the_end(
 
 
 def one_counts(monitor: Monitor, name: str) -> None:
-    """At most one outcome of a candidate and kind of rows counts."""
-    counts = Counter(key for key, _ in monitor.accepted(name))
-    for key, num in counts.items():
+    """At most one outcome of a candidate and part of its rows counts."""
+    for key, num in Counter(map(place_of, monitor.accepted(name))).items():
         if num > 1:
             raise Broken("one outcome counts", f"{num} of {key} do")
 
 
-def values_are_right(monitor: Monitor, name: str, candidates: dict[str, Candidate]) -> None:
-    """A fitness is the one of its recipe, measured or copied."""
-    for (id_, _), fitness in monitor.accepted(name):
-        if fitness is not None and fitness != sphere(candidates[id_].recipe):
-            raise Broken("one outcome counts", f"{id_} has the fitness of another: {fitness}")
+def values_are_right(
+    monitor: Monitor, name: str, plan: Plan, candidates: dict[str, Candidate]
+) -> None:
+    """A fitness is the one of its recipe, measured or copied, and all its parts count once."""
+    regime, parts = regime_of(plan.regime), dict[str, list[Score]]()
+    for row in monitor.accepted(name):
+        if row["state"] != "scored":
+            continue
+        id_, rows, block = place_of(row)
+        documents = monitor.documents(row)
+        if rows == "search" and regime.estimator is None and documents != regime.blocks[block]:
+            raise Broken("one outcome counts", f"{place_of(row)} has the documents of another")
+        job = Job(
+            candidate=id_,
+            attempt=row["number"],
+            rows=rows,
+            block=block,
+            documents=documents,
+            recipe=candidates[id_].recipe,
+        )
+        right = scored(job).score
+        if own_fitness(row) != right.fitness:
+            raise Broken("one outcome counts", f"{id_} has another's fitness: {own_fitness(row)}")
+        if rows not in ("search", "fresh"):
+            continue
+        parts.setdefault(id_, []).append(right)
+        estimated = row["fidelity"] < 1 and regime.estimator is not None
+        if not estimated and row["fitness"] != (worth := pool(parts[id_]).fitness):
+            raise Broken("one outcome counts", f"{id_} is worth {worth}, not {row['fitness']}")
+
+
+def who_was_stopped_had_lost(monitor: Monitor, name: str) -> None:
+    """There was somebody better on the same documents, who was measured on all of them."""
+    parts: dict[str, dict[int, Score]] = {}
+    for (id_, rows, block), tasks in monitor.scores(name).items():
+        if rows == "search":
+            fitness = fsum(one.value * one.weight for one in tasks.values())
+            parts.setdefault(id_, {})[block] = Score(fitness=fitness, tasks=tasks)
+    most = max(map(len, parts.values()), default=0)
+    for row in monitor.attempts(name, "attempt.stopped = 1"):
+        id_, blocks = row["candidate"], range(row["block"] + 1)
+        own = pool([parts[id_][block] for block in blocks]).fitness
+        rivals = [
+            pool([one[block] for block in blocks]).fitness
+            for other, one in parts.items()
+            if other[0] == id_[0] and other != id_ and len(one) == most
+        ]
+        if not any(fitness > own for fitness in rivals):
+            raise Broken("no item is spent on the hopeless", f"{id_} was stopped, and was the best")
 
 
 def no_zombie(monitor: Monitor, name: str, *, stopped: bool) -> None:
@@ -144,7 +229,8 @@ def is_the_fold(
         what = next(_differences(given, candidates))
         raise Broken("the state is the fold of the record", f"candidates differ: {what}")
     if step.state != state:
-        raise Broken("the state is the fold of the record", f"{step.state} is not {state}")
+        what = next(_differences(_by_field(step.state), _by_field(state)))
+        raise Broken("the state is the fold of the record", what)
 
 
 def same_search(
@@ -158,7 +244,10 @@ def same_search(
 ) -> None:
     """The search is bit for bit the one that nothing happened to."""
     same_candidates(candidates, alone)
-    accepted = dict(monitor.accepted(name))
+    accepted = {
+        place_of(row): own_fitness(row) if row["state"] == "scored" else None
+        for row in monitor.accepted(name)
+    }
     if hurried:
         accepted = {key: value for key, value in accepted.items() if key in alone.accepted}
     if accepted != alone.accepted:
@@ -182,7 +271,7 @@ def budget_is_met(
     born = Counter(one.role for one in candidates.values())
     if born != Counter(one.role for one in alone.candidates.values()):
         raise Broken("the budget is met", f"candidates: {born}")
-    ended = {id_ for (id_, rows), _ in monitor.accepted(name) if rows == "search"}
+    ended = {row["candidate"] for row in monitor.attempts(name, _ENDED)}
     if ended != set(candidates):
         raise Broken("the budget is met", f"no outcome: {set(candidates) - ended}")
 
@@ -194,8 +283,12 @@ def the_store_is_sound(url: str) -> None:
 
 
 def _gist(state: State) -> tuple[Best | None, object, object]:
-    counts = (state.num_scored, state.num_failed, state.generation, state.proposed)
-    return state.winner, dict(state.best), counts
+    counts = (state.num_scored, state.num_failed, state.num_stopped, state.documents_full)
+    return state.winner, dict(state.best), (*counts, state.generation, state.proposed)
+
+
+def _by_field(state: State) -> dict[str, object]:
+    return {one.name: getattr(state, one.name) for one in fields(state)}
 
 
 def _differences(one: object, other: object) -> Iterator[str]:

@@ -7,18 +7,23 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from orchestrator import campaign as campaigns
 from orchestrator.algorithms.base import Algorithm
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
+from evaluators.base import Rows
+from orchestrator.measurement.regime import Regime
 from orchestrator.spaces.base import Genome
 from orchestrator.state import Branch, Campaign, Candidate, Limits, Rules, State
-from tests.conftest import FakeSpace, recipe_of, scored
+from tests.conftest import FakeSpace, fake_regime, recipe_of, scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fates, failure
 from workers.job import Job, Outcome, Scored
 from workers.recipe import MergeRecipe
+
+#: Candidate, rows, block: what is measured once.
+Place: TypeAlias = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,11 @@ class Plan:
     generations: int | None = None
     evaluations: int | None = None
     control: bool = False
-    tests: bool = False
+    #: Kinds of rows beside the search rows.
+    reported: frozenset[Rows] = frozenset()
+    #: How much of the search rows candidates are measured on, as the fakes name it.
+    regime: str = "all rows"
+    finalists: int = 2
     coarse: bool = False
     #: Whether equal evaluations are copied.
     reuse: bool = False
@@ -68,7 +77,9 @@ class Plan:
                 max_failure_fraction=self.max_failure_fraction,
             ),
             control=self.control,
-            tests=self.tests,
+            kinds=self.reported | {"search"},
+            regime=regime_of(self.regime),
+            finalists=self.finalists,
             history=self.history,
         )
 
@@ -108,22 +119,41 @@ class Plan:
             "seed": self.seed,
             "control": self.control,
             "coarse": self.coarse,
+            "regime": self.regime,
         }
 
 
-def evaluation_of(job: Job) -> bytes:
-    """What a score depends on: the recipe and the rows."""
-    return hashlib.blake2b(f"{job.recipe.digest()} {job.rows}".encode(), digest_size=16).digest()
+@cache
+def regime_of(kind: str) -> Regime:
+    """Returns how much of the search rows candidates are measured on."""
+    return fake_regime(kind)
 
+
+def evaluation_of(job: Job) -> bytes:
+    """What a score depends on: the recipe, the rows, and which documents of them."""
+    text = f"{job.recipe.digest()} {job.rows} {job.documents}"
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+_TEST: frozenset[Rows] = frozenset({"test"})
+_SELECTION: frozenset[Rows] = frozenset({"selection", "test"})
 
 SHAPES: Mapping[str, Plan] = {
     "genetic": Plan(
-        algorithm=Genetic(population_size=4, elites=1), generations=3, control=True, tests=True
+        algorithm=Genetic(population_size=4, elites=1),
+        generations=3,
+        control=True,
+        reported=_TEST,
     ),
-    "budget": Plan(algorithm=Genetic(population_size=4, elites=2), evaluations=11, tests=True),
-    "random": Plan(algorithm=RandomSearch(population_size=5), generations=2, tests=True),
+    "budget": Plan(
+        algorithm=Genetic(population_size=4, elites=2), evaluations=11, reported=_TEST
+    ),
+    "random": Plan(algorithm=RandomSearch(population_size=5), generations=2, reported=_TEST),
     "async": Plan(
-        algorithm=Genetic(population_size=4, mode="async"), evaluations=10, control=True, tests=True
+        algorithm=Genetic(population_size=4, mode="async"),
+        evaluations=10,
+        control=True,
+        reported=_TEST,
     ),
     "async generations": Plan(
         algorithm=Genetic(population_size=4, mode="async"), generations=3, reuse=True
@@ -133,13 +163,61 @@ SHAPES: Mapping[str, Plan] = {
         generations=3,
         coarse=True,
         reuse=True,
-        tests=True,
+        reported=_TEST,
     ),
     "sick": Plan(
         algorithm=Genetic(population_size=4, elites=1),
         generations=4,
         fates=Fates(broken=60, poison=15),
         max_failure_fraction=0.5,
+    ),
+    "selection": Plan(
+        algorithm=Genetic(population_size=4, elites=1),
+        generations=2,
+        control=True,
+        reported=_SELECTION | {"control"},
+    ),
+    "race": Plan(
+        algorithm=Genetic(population_size=4, elites=1),
+        generations=3,
+        reported=_TEST,
+        regime="race",
+    ),
+    "fresh": Plan(
+        algorithm=Genetic(population_size=3, elites=1), evaluations=8, regime="fresh"
+    ),
+    "race, fresh": Plan(
+        algorithm=Genetic(population_size=3, elites=1),
+        generations=3,
+        control=True,
+        reported=_SELECTION,
+        regime="race, fresh",
+    ),
+    "coarse race": Plan(
+        algorithm=Genetic(population_size=4, elites=1),
+        generations=3,
+        coarse=True,
+        reuse=True,
+        regime="race",
+    ),
+    "async race": Plan(
+        algorithm=Genetic(population_size=3, mode="async"),
+        evaluations=9,
+        reported=_SELECTION,
+        regime="race, fresh",
+    ),
+    "bank": Plan(
+        algorithm=Genetic(population_size=4, elites=1),
+        generations=3,
+        reported=_TEST,
+        regime="bank",
+    ),
+    "async bank": Plan(
+        algorithm=Genetic(population_size=3, mode="async"),
+        generations=2,
+        control=True,
+        reported=frozenset({"selection"}),
+        regime="bank",
     ),
 }
 #: Seeds of the search and of the fates; few, so that most fault-free runs are known already.
@@ -159,8 +237,8 @@ class Search:
     """A whole search: its candidates and what became of each."""
 
     candidates: Mapping[str, Candidate]
-    #: (candidate, rows) -> fitness, or None where it failed.
-    accepted: Mapping[tuple[str, str], float | None]
+    #: What was measured -> its fitness alone, or None where it failed.
+    accepted: Mapping[Place, float | None]
     state: State
 
 
@@ -170,16 +248,17 @@ def without_faults(plan: Plan) -> Search:
     campaign = plan.campaign()
     step = campaigns.start(campaign)
     candidates, queue = list(step.candidates), deque(step.jobs)
-    accepted: dict[tuple[str, str], float | None] = {}
+    accepted: dict[Place, float | None] = {}
     while step.state.phase != "done":
         job = queue.popleft()
         outcome = answer(plan.fates, job)
         step = campaigns.handle(campaign, step.state, outcome)
         candidates += step.candidates
         queue.extend(step.jobs)
-        if (job.candidate, job.rows) not in step.state.open:
-            fitness = outcome.score.fitness if isinstance(outcome, Scored) else None
-            accepted[(job.candidate, job.rows)] = fitness
+        if isinstance(outcome, Scored):
+            accepted[job.key[:3]] = outcome.score.fitness
+        elif step.final:
+            accepted[job.key[:3]] = None
     return Search({one.id: one for one in candidates}, accepted, step.state)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from evaluators.base import Documents, TaskScore
 from orchestrator.state import Again, Candidate, Entry, Recorded, Retry
-from orchestrator.storage.rows import candidate_of, outcome_of
+from orchestrator.storage import document_sets
+from orchestrator.storage.rows import candidate_of, outcome_of, task_scores
+from tests.simulation.plans import Place
 from tests.simulation.world import World
 
-_TABLES = ("campaign", "candidate", "parentage", "attempt", "score", "snapshot", "event")
+#: Tables of a campaign that nobody else may touch.
+_OWN = ("candidate", "parentage", "attempt", "score", "spent", "event")
+_TABLES = ("campaign", *_OWN, "document_set", "snapshot")
 
 
 class Line(NamedTuple):
@@ -21,7 +27,9 @@ class Line(NamedTuple):
     sequence: int
     candidate: str
     rows: str
+    block: int
     attempt: int
+    #: Of this part of the rows alone.
     fitness: float | None
     final: int
     cached: int
@@ -91,7 +99,7 @@ class Monitor:
                     name,
                 )
             ]
-            for table in ("candidate", "parentage", "attempt", "score", "event")
+            for table in _OWN
         ]
 
     def attempts(self, name: str, where: str, *values: Any) -> list[sqlite3.Row]:
@@ -107,8 +115,8 @@ class Monitor:
         """Returns all recorded outcomes, in their order."""
         return [
             Line(
-                row["sequence"], row["candidate"], row["rows"], row["number"], row["fitness"],
-                row["final"], row["cached"],
+                row["sequence"], row["candidate"], row["rows"], row["block"], row["number"],
+                own_fitness(row), row["final"], row["cached"],
             )
             for row in self.attempts(name, "attempt.sequence > 0 ORDER BY attempt.sequence")
         ]  # fmt: skip
@@ -128,38 +136,81 @@ class Monitor:
             for one in self.all(query, row["id"])
         }
 
+    def documents(self, row: sqlite3.Row) -> Documents | None:
+        """Returns the documents that an attempt is about; None for all."""
+        if row["document_set"] is None:
+            return None
+        (one,) = self.all("SELECT * FROM document_set WHERE id = ?", row["document_set"])
+        return document_sets.unpack(one["documents"])
+
+    def scores(self, name: str) -> dict[Place, dict[str, TaskScore]]:
+        """Returns what all that was scored gave for each of its tasks."""
+        query = (
+            "SELECT score.* FROM score JOIN campaign ON score.campaign = campaign.id "
+            "WHERE campaign.name = ? ORDER BY score.rowid"
+        )
+        return dict(task_scores(map(_named, self.all(query, name))))
+
     def entries(self, name: str) -> list[Entry]:
         """Returns what the campaign is a fold over, by the places that were given."""
+        scores = self.scores(name)
         found: list[tuple[int, Entry]] = [
-            (row["sequence"], Recorded(outcome_of(_named(row), {}), bool(row["final"])))
+            (row["sequence"], _recorded(row, scores.get(place_of(row), {})))
             for row in self.attempts(name, "attempt.sequence > 0")
         ]
-        known = self.candidates(name)
         wishes = self.all(
             "SELECT event.* FROM event JOIN campaign ON event.campaign = campaign.id "
             "WHERE campaign.name = ? AND kind = 'retry'",
             name,
         )
-        found += [(row["sequence"], _retry(known, row["data"])) for row in wishes]
+        found += [(row["sequence"], self._retry(name, row["data"])) for row in wishes]
         return [entry for _, entry in sorted(found, key=lambda one: one[0])]
 
-    def accepted(self, name: str) -> list[tuple[tuple[str, str], float | None]]:
-        """Returns (candidate, rows) and fitness of every outcome that counts."""
-        counts = "(state = 'scored' OR (final = 1 AND retried = 0))"
-        # The campaign's own state must not be meant.
-        counts = counts.replace("state", "attempt.state")
-        return [
-            ((row["candidate"], row["rows"]), row["fitness"]) for row in self.attempts(name, counts)
-        ]
-
-
-def _retry(known: dict[str, Candidate], data: str) -> Retry:
-    return Retry(
-        tuple(
-            Again(candidate=known[id_], rows=rows, attempt=attempt)
-            for id_, rows, attempt in json.loads(data)["wanted"]
+    def accepted(self, name: str) -> list[sqlite3.Row]:
+        """Returns every outcome that counts, in the order of recording."""
+        return self.attempts(
+            name,
+            # The campaign's own state must not be meant.
+            "(attempt.state = 'scored' OR (final = 1 AND retried = 0)) ORDER BY attempt.sequence",
         )
-    )
+
+    def _retry(self, name: str, data: str) -> Retry:
+        known = self.candidates(name)
+        return Retry(
+            tuple(
+                Again(
+                    candidate=known[id_],
+                    rows=rows,
+                    block=block,
+                    documents=self._documents_of(name, (id_, rows, block)),
+                    attempt=attempt,
+                )
+                for id_, rows, block, attempt in json.loads(data)["wanted"]
+            )
+        )
+
+    def _documents_of(self, name: str, place: Place) -> Documents | None:
+        first, *_ = self.attempts(name, f"{AT_PLACE} ORDER BY attempt.id", *place)
+        return self.documents(first)
+
+
+#: Where attempts at a part of a candidate's rows are found.
+AT_PLACE = "attempt.candidate = ? AND attempt.rows = ? AND attempt.block = ?"
+
+
+def place_of(row: sqlite3.Row) -> Place:
+    """Returns what an attempt measures."""
+    return row["candidate"], row["rows"], row["block"]
+
+
+def own_fitness(row: sqlite3.Row) -> float | None:
+    """Returns the fitness of an attempt's part of the rows alone, if it was scored."""
+    found: float | None = row["own_fitness"]
+    return row["fitness"] if found is None else found
+
+
+def _recorded(row: sqlite3.Row, tasks: Mapping[str, TaskScore]) -> Recorded:
+    return Recorded(outcome_of(_named(row), tasks), bool(row["final"]))
 
 
 def _named(row: sqlite3.Row) -> SimpleNamespace:

@@ -109,6 +109,8 @@ class Story:
             plan = replace(plan, seed=plan.seed + 100)
         self.world.happen("fork")
         before = self.monitor.history("one")
+        if "one" in self.commands.hurried:
+            self.commands.hurried.add("fork")
         self._finish("fork", plan)
         if self.monitor.history("one") != before:
             raise Broken("no recorded outcome is lost", "a fork has changed its ancestor")

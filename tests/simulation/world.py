@@ -123,8 +123,8 @@ class World:
         self.verbose = verbose
         #: What befell, by kind: faults that never happen prove nothing.
         self.befell: Counter[str] = Counter()
-        #: (campaign, candidate, rows) -> attempts that were spoilt by what is no fault of its own.
-        self.spoilt: Counter[tuple[str, str, str]] = Counter()
+        #: (campaign, candidate, rows, block) -> attempts that were spoilt by no fault of its own.
+        self.spoilt: Counter[tuple[str, str, str, int]] = Counter()
         #: Whether candidates that failed for good have been mended, by the user who retries them.
         self.mended = False
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
