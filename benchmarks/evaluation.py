@@ -6,7 +6,7 @@
 
 `choice` scores multiple-choice documents of real rows: `HFLM.loglikelihood` at several batch sizes,
 `ResidentLM.score` at several budgets of tokens, and the bare forward passes over our own rows (no
-masks, no probabilities). `generate` writes answers to word problems. `candidates` scores the second
+masks of our own, no probabilities). `generate` writes answers to word problems. `candidates` scores the second
 and later candidates of one evaluator on the quickstart's tasks beside a fresh `simple_evaluate` for
 each. DIR of `--data` holds JSON lines in the columns of the official tasks (openbookqa_test,
 commonsenseqa_validation, piqa_validation, mmlu_test, gsm8k_train, gsm8k_test).
@@ -41,7 +41,7 @@ from evaluators.base import Language
 from evaluators.harness_lm import ResidentLM
 from evaluators.lm_harness import LmHarness, Objective
 from evaluators.scoring_plan import SharedPlan
-from evaluators.shared_batches import only
+from evaluators.shared_batches import Preamble, only
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Task -> its rows, and how a row is asked.
@@ -174,14 +174,13 @@ def correct(
 
 
 def bare_passes(model: Any, plan: SharedPlan) -> None:
-    """Runs the rows of a plan and their output head, and nothing else."""
+    """Runs the rows of a plan, after their preamble, and the output head, and nothing else."""
     with torch.inference_mode():
-        for preamble in plan.preambles:
-            with only(model, torch.tensor([0])):
-                model(input_ids=preamble, use_cache=False)
+        pasts = [Preamble(model, tokens) for tokens in plan.preambles]
         for batch in plan.batches:
+            past = None if batch.preamble is None else pasts[batch.preamble].cache()
             with only(model, batch.scored):
-                model(input_ids=batch.tokens, use_cache=False)
+                model(input_ids=batch.tokens, past_key_values=past, use_cache=past is not None)
 
 
 def choice(arguments: argparse.Namespace) -> None:

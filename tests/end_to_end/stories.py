@@ -140,16 +140,17 @@ def search(
     beside = (
         of_campaign("child, place, parent, role", "parentage", "1", "place"),
         of_campaign(
-            "candidate, rows, state, fitness, evaluation, cause",
+            "candidate, rows, block, state, final, fitness, fidelity, stopped, evaluation, cause",
             "attempt",
             f"({_ACCEPTED}) AND {on_rows}",
-            "rows",
+            "rows, block",
         ),
         of_campaign(
-            "candidate, rows, task, value, stderr, documents, weight, harness, per_document",
+            "candidate, rows, block, task, value, stderr, documents, weight, harness, "
+            "per_document, log_likelihoods",
             "score",
             on_rows,
-            "rows, task",
+            "rows, block, task",
         ),
     )
     return {

@@ -24,9 +24,10 @@ from sqlalchemy.exc import IntegrityError
 from evaluators.base import Score, TaskScore
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import start
+from orchestrator.measurement.measured import Measured
 from orchestrator.state import Campaign, Candidate, Limits
 from orchestrator.storage import engine as engines
-from orchestrator.storage import lease, schema
+from orchestrator.storage import lease, schema, upkeep
 from orchestrator.storage.base import (
     Begun,
     LeaseLostError,
@@ -155,7 +156,7 @@ def test_test_rows_do_not_change_the_fitness(store, url, born, score):
     record = Reader(url).candidate("one", born[2].id)
     assert (record.fitness, record.test_fitness) == (1.0, 9.0)
     assert set(record.test) == {"sphere"}
-    assert Reader(url).history("one") == [("search", "s1", 1.0)]
+    assert Reader(url).history("one") == [("search", "s1", 1.0, False)]
 
 
 def test_the_best_ranks_the_search_before_references_and_leaves_controls_out(
@@ -421,6 +422,122 @@ def test_a_server_that_is_gone_is_a_fault_and_the_store_is_closed_in_peace(url, 
     with SqlStore(url, "one") as store:
         assert store.load() is not None
         assert store.digests(0) == {}
+
+
+# What a database cannot refuse is found by looking.
+
+NAMED = {"a": (2, 0), "b": (1,)}
+
+
+def scored_part(of: Job, right=(1.0, 0.0)) -> Scored:
+    tasks = {
+        "a": TaskScore(
+            value=0.5, stderr=0.5, documents=2, per_document=right, log_likelihoods=(-1.0, -2.0)
+        ),
+        "b": TaskScore(value=0.25, stderr=None, documents=1, per_document=(0.25,)),
+    }
+    return Scored(
+        candidate=of.candidate, attempt=of.attempt, rows=of.rows, block=of.block,
+        score=Score(fitness=0.75, tasks=tasks), seconds=1.0, worker="w",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def parts(store, born, failure) -> SqlStore:
+    """s1 has two blocks and fresh rows; s2 failed after a block, and is retried."""
+    for number, (one, rows, block) in enumerate(
+        [(2, "search", 0), (2, "search", 1), (2, "fresh", 0), (3, "search", 0)]
+    ):
+        of = replace(job(born[one], rows=rows), block=block, documents=NAMED)
+        worth = Measured(fitness=0.5 + number, fidelity=0.5)
+        begin(store, of)
+        taken = Taken(outcome=scored_part(of), final=number in (1, 2), measured=worth)
+        store.write(Turn(taken=[taken], generation=1))
+    broken = replace(job(born[3]), block=1, documents=NAMED)
+    measure(store, broken, failure(broken))
+    store.retry([("s2", "search", 1, 2)])
+    return store
+
+
+def without_rules(statement: str) -> list[str]:
+    """Statements for a program that takes the triggers away before it changes what it likes."""
+    return ["DROP TRIGGER attempt_settled", statement]
+
+
+TAMPERED = {
+    "a part that another one took the place of": (
+        without_rules("UPDATE attempt SET superseded = 0 WHERE candidate = 's2' AND block = 0"),
+        "attempt 1 at s2 on its search rows, block 0, should be superseded",
+    ),
+    "a part that says what a candidate is worth": (
+        ["UPDATE attempt SET superseded = 1 WHERE candidate = 's1' AND rows = 'fresh'"],
+        "attempt 1 at s1 on its fresh rows, block 0, should not be superseded",
+    ),
+    "a wish": (
+        without_rules("UPDATE attempt SET retried = 0 WHERE candidate = 's2' AND block = 1"),
+        "attempt 1 at s2 on its search rows, block 1, should be retried",
+    ),
+    "a counter": (
+        ["UPDATE campaign SET num_scored = 7"],
+        "num_scored is 7, its attempts add up to 1",
+    ),
+    "places": (
+        ["UPDATE campaign SET sequence = 99"],
+        "6 outcomes and retries recorded, 99 places given",
+    ),
+    "what was spent": (
+        ["UPDATE spent SET documents = 5 WHERE rows = 'search'"],
+        "search on search rows: 9 documents, 0 stopped are counted",
+    ),
+    "how many documents an attempt scored": (
+        without_rules("UPDATE attempt SET documents = 4 WHERE rows = 'fresh'"),
+        "s1 is scored on its fresh rows, block 0, on 4 documents, its tasks have 3",
+    ),
+    "the scores of a block": (
+        ["DELETE FROM score WHERE block = 1"],
+        "s1 is scored on its search rows, block 1, without the score of any task",
+    ),
+    "a score of a block that was not scored": (
+        ["UPDATE score SET block = 5 WHERE block = 1 AND task = 'a'"],
+        "the score of s1 on a (search rows, block 5) belongs to no attempt",
+    ),
+    "the number of results": (
+        ["UPDATE score SET documents = 3 WHERE rows = 'fresh' AND task = 'a'"],
+        "results of s1 on a (fresh rows, block 0) are 2, 3 documents were scored",
+    ),
+    "results": (
+        ["UPDATE score SET per_document = x'7A' WHERE rows = 'fresh' AND task = 'b'"],
+        "results of s1 on b (fresh rows, block 0) cannot be read: unknown packing b'z'",
+    ),
+    "log-likelihoods": (
+        ["UPDATE score SET log_likelihoods = x'7A' WHERE rows = 'fresh' AND task = 'a'"],
+        "results of s1 on a (fresh rows, block 0) cannot be read: unknown packing",
+    ),
+    "documents that were named": (
+        ["DROP TRIGGER document_set_kept", "UPDATE document_set SET documents = x'7A'"],
+        "documents 1 cannot be read: error",
+    ),
+    "the hash of documents": (
+        ["DROP TRIGGER document_set_kept", "UPDATE document_set SET digest = x'7A'"],
+        "documents 1 are not those that were named",
+    ),
+}
+
+
+def test_a_store_with_blocks_is_sound(parts, url):
+    assert upkeep.check(url)["problems"] == []
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_what_was_tampered_with_is_found(parts, url, what):
+    statements, problem = TAMPERED[what]
+    with closing(sqlite3.connect(url)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+    found = upkeep.check(url)["problems"]
+    assert any(problem in one for one in found), found
 
 
 # Stores that are none.

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +19,23 @@ import pytest
 from pyarrow import parquet
 from sqlalchemy import create_engine, text
 
+from evaluators.base import Score, TaskScore
+from evaluators.documents import quantise
+from evaluators.pooling import mean_and_error
 from orchestrator import tables
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.campaign import start
 from orchestrator.export import ExportError
 from orchestrator.loop import Driver, Interrupted
+from orchestrator.measurement.measured import Measured
 from orchestrator.state import Campaign, Limits
+from orchestrator.storage import document_rows
 from orchestrator.storage import table as table_module
-from orchestrator.storage.base import NewCampaign, StoreError
+from orchestrator.storage.base import Begun, NewCampaign, StoreError, Taken, Turn
 from orchestrator.storage.packing import pack_genome
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.store import SqlStore
-from workers.job import Job, Outcome
+from workers.job import Job, Outcome, Scored
 
 GENES = {"names": ["x", "id", "z"], "lower": [-1.0] * 3, "upper": [2.0] * 3}
 #: A gene's name that is a column's already is told apart.
@@ -203,7 +209,8 @@ def test_columns_do_not_depend_on_what_was_measured(url, record, tmp_path, endin
     record(url, outcomes=1)
     frame = table(Reader(url), tmp_path / f"t.{ending}")
     assert list(frame)[:2] == ["id", "role"]
-    assert list(frame)[-6:] == [*COLUMNS, TASK, f"{TASK}/stderr", "test_fitness"]
+    reported = ["selection_fitness", "test_fitness", "control_fitness"]
+    assert list(frame)[-8:] == [*COLUMNS, TASK, f"{TASK}/stderr", *reported]
 
 
 def test_parquet_keeps_types_even_where_a_column_is_empty(url, record, tmp_path):
@@ -346,6 +353,143 @@ class TestFile:
             store.create(NewCampaign(settings={}, search_settings=found, seed=3, versions={}))
         assert tables.write(Reader(url), "one", tmp_path / "t", kind, force=False) == 0
         assert (tmp_path / "t").stat().st_size > 0
+
+
+# Candidates that were measured block by block, and what each document gave.
+
+BLOCKS = {
+    ("search", 0): {"one": (4, 0, 2), "two": (1,)},
+    ("search", 1): {"one": (1, 3), "two": (0,)},
+    ("fresh", 0): {"one": (5,)},
+    ("test", 0): None,
+}
+
+
+def values_of(rows: str, places: Sequence[int]) -> tuple[float, ...]:
+    return tuple(place / 3 + (rows == "fresh") for place in places)
+
+
+def outcome_of(job: Job) -> Scored:
+    """Task `one` has log-likelihoods, `two` has not."""
+    tasks = {}
+    for task, places in (job.documents or {"one": (0, 1)}).items():
+        values = values_of(job.rows, places)
+        mean, error = mean_and_error(values)
+        tasks[task] = TaskScore(
+            value=mean, stderr=error, documents=len(values), per_document=values,
+            log_likelihoods=quantise([-1.0 - one for one in values]) if task == "one" else (),
+        )  # fmt: skip
+    fitness = sum(one.value for one in tasks.values())
+    return Scored(
+        candidate=job.candidate, attempt=job.attempt, rows=job.rows, block=job.block,
+        score=Score(fitness=fitness, tasks=tasks), seconds=2.0, worker=f"w{job.block}",
+        accelerator_seconds=0.5,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def raced(url, fake_space) -> Reader:
+    """s1 was measured on two blocks, fresh and test rows; s2 was stopped; s3 is under way."""
+    space = fake_space()
+    campaign = Campaign(
+        space=space, algorithm=Genetic(population_size=3, elites=1), seed=3,
+        limits=Limits(generations=1),
+    )  # fmt: skip
+    born = {one.id: one for one in start(campaign).candidates}
+    with SqlStore(url, "one") as store:
+        found = {"genes": GENES}
+        store.create(NewCampaign(settings={}, search_settings=found, seed=3, versions={}))
+        store.write(Turn(candidates=list(born.values()), generation=1))
+        for id_, part, worth, final in (
+            ("s1", ("search", 0), Measured(fitness=0.5, fidelity=0.5), False),
+            ("s1", ("search", 1), Measured(fitness=0.25, stderr=0.125), True),
+            ("s2", ("search", 0), Measured(fitness=0.75, fidelity=0.5, stopped=True), True),
+            ("s3", ("search", 0), Measured(fitness=0.25, fidelity=0.5), False),
+            ("s1", ("fresh", 0), Measured(fitness=0.375, stderr=0.25), True),
+            ("s1", ("test", 0), None, True),
+        ):
+            rows, block = part
+            job = Job(
+                candidate=id_, attempt=1, rows=rows, block=block, documents=BLOCKS[part],
+                recipe=born[id_].recipe,
+            )  # fmt: skip
+            store.write(Turn(begun=[Begun(job=job, lease_until=9e9)], generation=1))
+            taken = Taken(outcome=outcome_of(job), final=final, measured=worth)
+            store.write(Turn(taken=[taken], generation=1))
+    return Reader(url)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_row_puts_the_blocks_of_a_candidate_together(raced, tmp_path, ending):
+    frame = table(raced, tmp_path / f"t.{ending}")
+    columns = ["fitness", "stderr", "fidelity", "stopped", "documents", "attempts", "seconds"]
+    rows = {one: [plain(frame[name][one]) for name in columns] for one in ("s1", "s2", "s3", "r1")}
+    assert rows == {
+        "s1": [0.375, 0.25, 1.0, False, 8, 3, 6.0],
+        "s2": [0.75, None, 0.5, True, 4, 1, 2.0],
+        "s3": [None, None, None, False, 4, 1, None],
+        "r1": [None, None, None, False, 0, 0, None],
+    }
+    assert (frame.accelerator_seconds["s1"], frame.worker["s1"]) == (1.5, "w0")
+    assert frame.ended_at["s1"] > frame.started_at["s1"]
+    assert pd.isna(frame.started_at["s3"])
+    record = raced.candidate("one", "s1")
+    for task in ("one", "two"):
+        assert frame[f"search/{task}"]["s1"] == record.scores[task].value
+        assert frame[f"search/{task}/stderr"]["s1"] == record.scores[task].stderr
+    assert (frame["test/one"]["s1"], frame.test_fitness["s1"]) == (1 / 6, 1 / 6)
+    assert not any(name.startswith("fresh") for name in frame)
+    assert frame["search/one"]["s2"] == outcome_of(
+        Job(candidate="s2", attempt=1, rows="search", documents=BLOCKS["search", 0], recipe=None)
+    ).score.tasks["one"].value  # fmt: skip
+
+
+DOCUMENTS = [
+    {
+        "candidate": id_, "rows": rows, "block": block, "task": task, "document": place,
+        "value": value,
+        "log_likelihood": quantise([-1.0 - value])[0] if task == "one" else None,
+    }
+    for id_, parts in (
+        ("s1", [("search", 0), ("search", 1), ("fresh", 0), ("test", 0)]),
+        ("s2", [("search", 0)]),
+        ("s3", [("search", 0)]),
+    )
+    for rows, block in parts
+    for task, places in (BLOCKS[rows, block] or {"one": (0, 1)}).items()
+    for place, value in zip(places, values_of(rows, places), strict=True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_what_every_document_gave_is_a_table_of_its_own(raced, tmp_path, ending):
+    path = tmp_path / f"t.{ending}"
+    num = tables.write_documents(raced, "one", path, ending, force=False)
+    frame = pd.read_parquet(path) if ending == "parquet" else pd.read_csv(path)
+    assert num == len(frame) == len(DOCUMENTS)
+    assert list(frame) == list(DOCUMENTS[0])
+    rows = [{key: plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    assert rows == DOCUMENTS
+    found = [dict.fromkeys(DOCUMENTS[0]) | row for row in document_rows.documents(raced, "one")]
+    assert found == DOCUMENTS
+
+
+def test_batches_make_no_difference_to_documents(raced, monkeypatch):
+    whole = list(document_rows.documents(raced, "one"))
+    monkeypatch.setattr(document_rows, "_BATCH", 1)
+    assert list(document_rows.documents(raced, "one")) == whole
+
+
+def test_a_study_has_no_place_for_documents(raced, tmp_path):
+    with pytest.raises(ExportError, match="no place for documents; use one of parquet, csv"):
+        tables.write_documents(raced, "one", tmp_path / "t", "optuna-journal", force=False)
+    assert list(tmp_path.glob("t*")) == []
+
+
+def test_documents_of_an_unknown_campaign_leave_nothing(raced, tmp_path):
+    with pytest.raises(StoreError, match="did you mean 'one'"):
+        tables.write_documents(raced, "on", tmp_path / "a/t", "csv", force=False)
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

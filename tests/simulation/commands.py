@@ -242,7 +242,7 @@ class Commands:
             driver = process.driver
             if driver.hours is not None and driver.elapsed_s() > 3600 * driver.hours:
                 late.append(job)
-                laws.time_is_up(late, self.habits.slots)
+                laws.time_is_up(process.plan, late, self.habits.slots)
 
         process.fleet = Fleet(self.world, process, self.habits, watch)
         return DispatchingExecutor(

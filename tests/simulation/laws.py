@@ -113,15 +113,17 @@ def _search_is_over(monitor: Monitor, name: str, plan: Plan) -> bool:
 _ENDED = "attempt.rows = 'search' AND attempt.final = 1 AND attempt.retried = 0"
 
 
-def time_is_up(late: Sequence[Job], slots: int) -> None:
-    """No more blocks are begun after the time was over than had been given out before."""
-    begun = [
-        job
-        for job in late
-        if job.rows in ("search", "fresh") and job.attempt == 1 and job.candidate[0] != "r"
-    ]
-    if len(begun) > slots:
-        raise Broken("the budget is met", f"{len(begun)} candidates were begun after time was up")
+def time_is_up(plan: Plan, late: Sequence[Job], slots: int) -> None:
+    """No more is begun after the time was over than had been given out before.
+
+    What goes on is a reference or a finalist, of the search or of the control.
+    """
+    begun = [job for job in late if job.rows in ("search", "fresh") and job.attempt == 1]
+    firsts = [job for job in begun if job.rows == "fresh" or job.block == 0]
+    later = {job.candidate for job in begun if job not in firsts and job.candidate[0] != "r"}
+    if len(firsts) > slots or len(later) > slots + 2 * plan.finalists:
+        what = f"{len(firsts)} candidates were begun and {len(later)} gone on with"
+        raise Broken("the budget is met", f"{what} after time was up")
 
 
 def at_the_end(

@@ -178,7 +178,7 @@ SHAPES: Mapping[str, Plan] = {
         reported=_SELECTION | {"control"},
     ),
     "race": Plan(
-        algorithm=Genetic(population_size=4, elites=1),
+        algorithm=Genetic(population_size=3, elites=1),
         generations=3,
         reported=_TEST,
         regime="race",
@@ -188,13 +188,13 @@ SHAPES: Mapping[str, Plan] = {
     ),
     "race, fresh": Plan(
         algorithm=Genetic(population_size=3, elites=1),
-        generations=3,
+        generations=2,
         control=True,
         reported=_SELECTION,
         regime="race, fresh",
     ),
     "coarse race": Plan(
-        algorithm=Genetic(population_size=4, elites=1),
+        algorithm=Genetic(population_size=3, elites=0),
         generations=3,
         coarse=True,
         reuse=True,
@@ -202,20 +202,19 @@ SHAPES: Mapping[str, Plan] = {
     ),
     "async race": Plan(
         algorithm=Genetic(population_size=3, mode="async"),
-        evaluations=9,
+        evaluations=8,
         reported=_SELECTION,
         regime="race, fresh",
     ),
     "bank": Plan(
-        algorithm=Genetic(population_size=4, elites=1),
+        algorithm=Genetic(population_size=3, elites=1),
         generations=3,
         reported=_TEST,
         regime="bank",
     ),
     "async bank": Plan(
         algorithm=Genetic(population_size=3, mode="async"),
-        generations=2,
-        control=True,
+        evaluations=6,
         reported=frozenset({"selection"}),
         regime="bank",
     ),

@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.measurement.item_bank import ItemBank
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease
 from orchestrator.storage import records as stored
@@ -163,6 +165,8 @@ def _in(world: World, chunk: int) -> Iterator[None]:
         (engines, "create_engine", disk.engines_of(world)),
         (engines, "_BUSY_TIMEOUT_MS", 0),  # whoever would have to wait would wait for ever
         (stored, "_CHUNK", chunk),
+        (stored, "_BATCH", chunk),
+        (ItemBank, "_fit", _fit),
         (lease, "_machine", lambda: world.here.machine),
         (lease, "_birth", world.birth),
         (lease, "myself", lambda: _holder(world.here)),
@@ -175,6 +179,10 @@ def _in(world: World, chunk: int) -> Iterator[None]:
     finally:
         for (module, name, _), value in zip(patches, before, strict=True):
             setattr(module, name, value)
+
+
+#: A bank is fitted again by each process and each law; that it gives the same is a law elsewhere.
+_fit = cache(ItemBank._fit)
 
 
 def _holder(process: Process) -> lease.Holder:
