@@ -19,11 +19,11 @@ from sqlalchemy import create_engine, text
 from evaluators.base import Documents, Score, TaskFacts, TaskScore
 from evaluators.documents import quantise
 from evaluators.pooling import mean_and_error, pool
-from orchestrator.measurement.regime import Regime, Refresh
 from orchestrator.measurement.item_bank import ItemBank
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.measured import Standing
 from orchestrator.measurement.race import Field
+from orchestrator.measurement.regime import Refresh, Regime
 from orchestrator.spaces.base import Box, Genome, Reference
 from workers.job import Failed, Job, Scored
 from workers.recipe import MergeRecipe, Setting, Slice

@@ -16,9 +16,9 @@ from orchestrator import result as results
 from orchestrator import result_tables as tables
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import handle, start
-from orchestrator.measurement.regime import Regime
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.paired_races import PairedT
+from orchestrator.measurement.regime import Regime
 from orchestrator.state import Campaign, Limits
 from orchestrator.storage.base import Begun, NewCampaign, Taken, Turn
 from orchestrator.storage.reader import Reader

@@ -180,6 +180,8 @@ SHAPES: Mapping[str, Plan] = {
     "race": Plan(
         algorithm=Genetic(population_size=3, elites=1),
         generations=3,
+        coarse=True,
+        reuse=True,
         reported=_TEST,
         regime="race",
     ),
@@ -192,13 +194,6 @@ SHAPES: Mapping[str, Plan] = {
         control=True,
         reported=_SELECTION,
         regime="race, fresh",
-    ),
-    "coarse race": Plan(
-        algorithm=Genetic(population_size=3, elites=0),
-        generations=3,
-        coarse=True,
-        reuse=True,
-        regime="race",
     ),
     "async race": Plan(
         algorithm=Genetic(population_size=3, mode="async"),
