@@ -4,12 +4,13 @@
     python benchmarks/evaluation.py generate --model DIR --data DIR
     python benchmarks/evaluation.py candidates
 
-`choice` scores multiple-choice documents of real rows: `HFLM.loglikelihood` at several batch sizes,
-`ResidentLM.score` at several budgets of tokens, and the bare forward passes over our own rows (no
-masks of our own, no probabilities). `generate` writes answers to word problems. `candidates` scores the second
-and later candidates of one evaluator on the quickstart's tasks beside a fresh `simple_evaluate` for
-each. DIR of `--data` holds JSON lines in the columns of the official tasks (openbookqa_test,
-commonsenseqa_validation, piqa_validation, mmlu_test, gsm8k_train, gsm8k_test).
+`choice` scores multiple-choice documents of real rows: `HFLM.loglikelihood` at several batch
+sizes, `ResidentLM.score` at several budgets of tokens, and the bare forward passes over our own
+rows (no masks of our own, no probabilities). `generate` writes answers to word problems.
+`candidates` scores the second and later candidates of one evaluator on the quickstart's tasks
+beside a fresh `simple_evaluate` for each. DIR of `--data` holds JSON lines in the columns of the
+official tasks (openbookqa_test, commonsenseqa_validation, piqa_validation, mmlu_test,
+gsm8k_train, gsm8k_test).
 
 One thread; CPU seconds, which neighbours on a shared machine disturb least, and wall seconds; of
 several rounds the fastest counts, for both sides.

@@ -21,6 +21,7 @@ from orchestrator.measurement.layout import layout
 from orchestrator.measurement.regime import Regime
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.base import Space
+from orchestrator.spaces.merge import Merge
 from orchestrator.state import Branch, Campaign, Limits, Rules
 from workers.job import Job
 from workers.run import WorkerSettings
@@ -108,6 +109,7 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
         # Random masks belong to what a genome means: a fork keeps its first ancestor's.
         space = settings.space.open(history[0]["seed"] if history else settings.seed)
     with about("evaluate"):
+        _check_backend(settings)
         facts = settings.evaluate.check()
     limits = Limits(
         generations=settings.budget.generations,
@@ -127,6 +129,16 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
         history=tuple(_branch(settings, one) for one in history),
     )
     return Parts(settings, space, campaign, facts, _search_settings(settings, space, facts))
+
+
+def _check_backend(settings: CampaignSettings) -> None:
+    """Refuses what would fail at every candidate: an engine that was compiled for other layers."""
+    backend = getattr(settings.evaluate, "backend", "hf")
+    if backend == "vllm" and not isinstance(settings.space, Merge):
+        raise ValueError(
+            "backend: vllm is compiled for the layers of one model, and this space gives each "
+            "candidate others; use hf"
+        )
 
 
 def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:

@@ -22,7 +22,7 @@ def intern(connection: Connection, wanted: Iterable[Documents]) -> dict[int, int
     by_digest = {digest_of(text): text for text in texts.values()}
     known = _known(connection, by_digest)
     if missing := by_digest.keys() - known.keys():
-        add = insert_into(connection, document_set).on_conflict_do_nothing()
+        add = insert_into(connection.dialect.name, document_set).on_conflict_do_nothing()
         rows = [{"digest": one, "documents": pack_text(by_digest[one])} for one in sorted(missing)]
         connection.execute(add, rows)
         known |= _known(connection, missing)

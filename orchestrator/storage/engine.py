@@ -152,10 +152,9 @@ def _look(engine: Engine, url: str) -> int | None:
         raise StoreError(f"{without_password(url)!r} is not a shoal store: {cause}") from error
 
 
-def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def insert_into(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     """Returns an insertion that can say what happens to rows that are there already."""
-    words = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return words(table)
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def store_file(url: str) -> Path:

@@ -272,7 +272,15 @@ def _plain(condition: TextClause) -> dict[str, Any]:
 
 
 _CANDIDATE = (attempt.c.campaign, attempt.c.candidate)
-Index("attempt_one_open", *_CANDIDATE, attempt.c.rows, unique=True, **_plain(OPEN))
+Index(  # with the state, so that it is better than any other for what is open
+    "attempt_one_open",
+    attempt.c.campaign,
+    attempt.c.state,
+    attempt.c.candidate,
+    attempt.c.rows,
+    unique=True,
+    **_plain(OPEN),
+)
 Index(
     "attempt_one_accepted",
     *_CANDIDATE,

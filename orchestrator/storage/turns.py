@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.state import Candidate
 from orchestrator.storage import document_sets
@@ -205,15 +207,19 @@ class Writer:
 
 def add_spent(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Adds to what was spent."""
-    new = insert_into(connection, spent)
-    add = new.on_conflict_do_update(
+    connection.execute(_adding(connection.dialect.name), rows)
+
+
+@cache
+def _adding(dialect: str) -> sqlite.Insert | postgresql.Insert:
+    new = insert_into(dialect, spent)
+    return new.on_conflict_do_update(
         index_elements=[spent.c.campaign, spent.c.role, spent.c.rows],
         set_={
             "documents": spent.c.documents + new.excluded.documents,
             "stopped": spent.c.stopped + new.excluded.stopped,
         },
     )
-    connection.execute(add, rows)
 
 
 def _closed(campaign_id: int, taken: Taken, now: float) -> dict[str, Any]:

@@ -45,3 +45,9 @@ def test_a_check_says_what_paths_there_are(shoal):
     assert ended.code == 0, ended.stderr
     assert "slots" in ended.stdout
     assert "takes at most 8" in ended.stdout
+
+
+def test_a_compiled_engine_is_refused_where_layers_change(shoal):
+    ended = shoal.call("check", EXAMPLE, "--set", "evaluate.backend=vllm")
+    assert ended.code == 2
+    assert "evaluate.backend: vllm is compiled for the layers of one model" in ended.stderr

@@ -111,6 +111,7 @@ def test_blocks_give_the_bits_that_an_evaluation_of_the_whole_gives(shoal, raced
     assert shown["id"] == id_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), PAIRED, BANK], ids=["halving", "paired_t", "irt"])
 def test_a_campaign_that_is_killed_between_blocks_ends_as_the_same_search(shoal, tmp_path, more):
     for name in ("whole", "killed"):

@@ -67,8 +67,10 @@ class Commands:
     on_pause: Callable[[Process], None] = lambda process: None
     #: Campaign -> its recorded outcomes, as they were seen last.
     lines: dict[str, list[Line]] = field(default_factory=dict)
-    #: Campaigns some run of which may have ended before its time.
+    #: Campaigns some run of which may have ended before its time...
     hurried: set[str] = field(default_factory=set)
+    #: ... as its hours were over.
+    timed: set[str] = field(default_factory=set)
     #: What the campaign was when the last process ended, if it was done.
     state: State | None = None
 
@@ -77,6 +79,7 @@ class Commands:
         ear = Ear(self.world)
         if hours is not None:
             self.hurried.add(name)
+            self.timed.add(name)
         return self._live(name, plan, machine, lambda process: self._run(process, hours, ear), ear)
 
     def retry(self, name: str, plan: Plan, machine: str) -> str:
@@ -227,6 +230,7 @@ class Commands:
     def _open_executor(self, process: Process) -> DispatchingExecutor:
         """Starts the evaluators of a process."""
         late: list[Job] = []
+        num_candidates = len(plans.without_faults(process.plan).candidates)
 
         def watch(job: Job) -> None:
             if process.zombie:
@@ -237,7 +241,7 @@ class Commands:
                 name,
                 process.plan,
                 job,
-                undisturbed=not (self.world.mended or name in self.hurried),
+                num_candidates=None if self.world.mended or name in self.timed else num_candidates,
             )
             driver = process.driver
             if driver.hours is not None and driver.elapsed_s() > 3600 * driver.hours:

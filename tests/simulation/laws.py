@@ -64,11 +64,12 @@ def changed_nothing(before: object, now: object) -> None:
 
 
 def may_be_sent(
-    monitor: Monitor, name: str, plan: Plan, job: Job, *, undisturbed: bool = False
+    monitor: Monitor, name: str, plan: Plan, job: Job, *, num_candidates: int | None
 ) -> None:
     """A job is handed out once the store has it, and never if its outcome is known.
 
-    `undisturbed` says that no run was to end early, and that nothing was retried.
+    `num_candidates` is how many there will be; None where time was up once, or failures were
+    retried, so that some may have ended that go on.
     """
     mine = monitor.attempts(name, f"{AT_PLACE} ORDER BY attempt.id", *job.key[:3])
     for row in mine:
@@ -85,10 +86,10 @@ def may_be_sent(
         if monitor.all(query, evaluation_of(job), mine[-1]["id"]):
             raise Broken("nothing is measured twice", f"{job.key} is known from its equal")
     if job.rows == "search" and job.block:
-        may_follow(monitor, name, plan, job, undisturbed=undisturbed)
+        may_follow(monitor, name, job, num_candidates)
 
 
-def may_follow(monitor: Monitor, name: str, plan: Plan, job: Job, *, undisturbed: bool) -> None:
+def may_follow(monitor: Monitor, name: str, job: Job, num_candidates: int | None) -> None:
     """A block follows on the one before, on the last one of its candidate only after the search."""
     before = monitor.attempts(
         name,
@@ -99,14 +100,9 @@ def may_follow(monitor: Monitor, name: str, plan: Plan, job: Job, *, undisturbed
     )
     if [row["block"] for row in before] != list(range(job.block)):
         raise Broken("no item is spent on the hopeless", f"{job.key} comes before earlier blocks")
-    if before[-1]["final"] and undisturbed and not _search_is_over(monitor, name, plan):
-        raise Broken("no item is spent on the hopeless", f"{job.key} follows although it had ended")
-
-
-def _search_is_over(monitor: Monitor, name: str, plan: Plan) -> bool:
-    """Whether as many candidates as there will be have all ended."""
     ended = {row["candidate"] for row in monitor.attempts(name, _ENDED)}
-    return len(ended) == len(without_faults(plan).candidates)
+    if before[-1]["final"] and num_candidates is not None and len(ended) < num_candidates:
+        raise Broken("no item is spent on the hopeless", f"{job.key} follows although it had ended")
 
 
 #: An outcome that ended its candidate on the search rows.
@@ -127,16 +123,17 @@ def time_is_up(plan: Plan, late: Sequence[Job], slots: int) -> None:
 
 
 def at_the_end(
-    monitor: Monitor, name: str, plan: Plan, state: State, *, same: bool, hurried: bool
+    monitor: Monitor, name: str, plan: Plan, state: State, *, same: bool, hurried: bool, timed: bool
 ) -> None:
     """Checks a campaign that is done; `same` says whether nothing changed what it searches.
 
-    `hurried` means that it once ended early, so that others were measured on the test rows, too.
+    `hurried` means that it once ended early, so that others were measured at its end, too, and
+    `timed` that time was up then, so that some had to stop that had not lost.
     """
     candidates = monitor.candidates(name)
     one_counts(monitor, name)
     values_are_right(monitor, name, plan, candidates)
-    if not hurried:  # who was not measured further as time was up need not have lost
+    if not timed:
         who_was_stopped_had_lost(monitor, name)
     no_zombie(monitor, name, stopped=state.stop == "failures")
     is_the_fold(monitor, name, plan, candidates, state)
@@ -144,7 +141,7 @@ def at_the_end(
     if same and not plan.ordered:
         same_search(monitor, name, candidates, alone, state, hurried=hurried)
     if plan.max_failure_fraction >= 1.0:
-        budget_is_met(monitor, name, candidates, alone)
+        budget_is_met(monitor, name, plan, candidates, same=same)
 
 
 def one_counts(monitor: Monitor, name: str) -> None:
@@ -267,11 +264,17 @@ def same_candidates(candidates: dict[str, Candidate], alone: Search) -> None:
 
 
 def budget_is_met(
-    monitor: Monitor, name: str, candidates: dict[str, Candidate], alone: Search
+    monitor: Monitor, name: str, plan: Plan, candidates: dict[str, Candidate], *, same: bool
 ) -> None:
     """As many candidates are measured as were asked for, no more and no fewer."""
-    born = Counter(one.role for one in candidates.values())
-    if born != Counter(one.role for one in alone.candidates.values()):
+    born, expected = (
+        Counter((one.role, one.generation) for one in found.values())
+        for found in (candidates, without_faults(plan).candidates)
+    )
+    if plan.generations is not None and not same:
+        # A generation is larger where all before it failed, which a retry may have mended.
+        born, expected = (Counter(dict.fromkeys(counts, 1)) for counts in (born, expected))
+    if born != expected:
         raise Broken("the budget is met", f"candidates: {born}")
     ended = {row["candidate"] for row in monitor.attempts(name, _ENDED)}
     if ended != set(candidates):

@@ -178,7 +178,7 @@ SHAPES: Mapping[str, Plan] = {
         reported=_SELECTION | {"control"},
     ),
     "race": Plan(
-        algorithm=Genetic(population_size=3, elites=1),
+        algorithm=RandomSearch(population_size=3),
         generations=3,
         coarse=True,
         reuse=True,

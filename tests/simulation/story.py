@@ -88,6 +88,7 @@ class Story:
             state,
             same=not self.world.mended,
             hurried=name in self.commands.hurried,
+            timed=name in self.commands.timed,
         )
 
     def _measure_again(self) -> bool:
@@ -111,8 +112,8 @@ class Story:
             plan = replace(plan, seed=plan.seed + 100)
         self.world.happen("fork")
         before = self.monitor.history("one")
-        if "one" in self.commands.hurried:
-            self.commands.hurried.add("fork")
+        for names in (self.commands.hurried, self.commands.timed):
+            names |= {"fork"} if "one" in names else set()
         self._finish("fork", plan)
         if self.monitor.history("one") != before:
             raise Broken("no recorded outcome is lost", "a fork has changed its ancestor")

@@ -3,7 +3,12 @@
 Which law catches which fault:
 
 - a commit that is dropped, a disk that is not waited for: no recorded outcome is lost
-- a second outcome that is accepted, a score that is another's: one outcome counts
+- a second outcome that is accepted, a score that is another's, a block that is told twice and counts
+  as the next one, a block with the documents of another: one outcome counts
+- who is stopped and goes on, a race that stops the best: no item is spent on the hopeless
+- a standing that is lost, or newer than its snapshot, fresh rows that are forgotten on resuming: it
+  is the same search, or the state is not the fold
+- finalists that are measured again once the budget is raised: nothing is measured twice
 - a job that is forgotten on resuming, a candidate that is tried for ever: the campaign ends
 - a lease that nobody heeds, who has lost a campaign and goes on: one driver at a time
 - a generator that is used again, outcomes that are replayed in another order: it is the same search
@@ -28,18 +33,22 @@ import pytest
 from sqlalchemy import delete, update
 
 from cluster.dispatch import DispatchingExecutor, Done
+from orchestrator import breeding, finals, measuring, snapshot
 from orchestrator import campaign as campaigns
-from orchestrator import snapshot
 from orchestrator.loop import Driver
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease
 from orchestrator.storage.schema import attempt, campaign, score
 from orchestrator.storage.store import SqlStore
+from orchestrator.storage.turns import Writer
+from tests.conftest import FakeRace
 from tests.simulation import plans
 from tests.simulation.story import simulate
 from tests.simulation.world import Broken
 from workers.job import Scored
 
+#: What an outcome is about.
+_PLACE = ("campaign", "candidate", "rows", "block")
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 #: Name of a fault -> how it is planted, the laws that may catch it, and what the stories are like.
@@ -94,25 +103,24 @@ def the_disk_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @planted("one outcome counts", "the driver is at one with itself", doubles=True)
 def a_second_outcome_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    take, close, init = Driver._take, SqlStore._close_attempts, SqlStore.__init__
+    take, close, init = Driver._take, Writer._close, SqlStore.__init__
 
     def anything(self: Driver, state: Any, outcome: Any, **copied: Any) -> Any:
-        self._in_flight.setdefault((outcome.candidate, outcome.rows, outcome.attempt), None)
+        self._in_flight.setdefault(outcome.key, None)
         return take(self, state, outcome, **copied)
 
-    def twice(self: SqlStore, taken: Any, first: int) -> None:
-        for sequence, one in enumerate(taken, start=first):
-            outcome = one.outcome
-            here = {"campaign": self._id, "candidate": outcome.candidate, "rows": outcome.rows}
-            where = [attempt.c[name] == value for name, value in here.items()]
+    def twice(self: Writer, taken: Any, closed: Any, now: float) -> None:
+        for one, row in zip(taken, closed, strict=True):
+            where = [attempt.c[name] == row[name] for name in _PLACE]
             known = update(attempt).where(*where, attempt.c.state == "open")
-            is_open = self._connection.execute(known.values(halvings=attempt.c.halvings)).rowcount
+            is_open = self.connection.execute(known.values(halvings=attempt.c.halvings)).rowcount
             if not is_open:
-                again = [score.c[name] == value for name, value in here.items()]
-                self._connection.execute(delete(score).where(*again))
-                one = replace(one, cached=isinstance(outcome, Scored))  # a row of its own
+                again = [score.c[name] == row[name] for name in _PLACE]
+                self.connection.execute(delete(score).where(*again))
+                one = replace(one, cached=isinstance(one.outcome, Scored))  # a row of its own
+                row |= {"cached": int(one.cached), "superseded": 1}
             if is_open or one.cached:
-                close(self, [one], sequence)
+                close(self, [one], [row], now)
 
     def without_index(self: SqlStore, *arguments: Any, **options: Any) -> None:
         init(self, *arguments, **options)
@@ -120,8 +128,21 @@ def a_second_outcome_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
             self._connection.exec_driver_sql("DROP INDEX IF EXISTS attempt_one_accepted")
 
     monkeypatch.setattr(Driver, "_take", anything)
-    monkeypatch.setattr(SqlStore, "_close_attempts", twice)
+    monkeypatch.setattr(Writer, "_close", twice)
     monkeypatch.setattr(SqlStore, "__init__", without_index)
+
+
+@planted("one outcome counts", doubles=True, troubles=(), **of_shape("race"))
+def a_block_that_is_told_twice_counts_as_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Driver._take
+
+    def whatever_its_block(self: Driver, state: Any, outcome: Any, **copied: Any) -> Any:
+        for id_, rows, block, number in self._in_flight:
+            if (id_, rows) == (outcome.candidate, outcome.rows) and not copied:
+                outcome = replace(outcome, block=block, attempt=number)
+        return take(self, state, outcome, **copied)
+
+    monkeypatch.setattr(Driver, "_take", whatever_its_block)
 
 
 @planted("one outcome counts", **of_shape("coarse"))
@@ -157,14 +178,7 @@ def a_candidate_is_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         return handle(replace(campaign, limits=limits), state, outcome, final=final)
 
     # Not for the search without faults, which would not end, either.
-    drive = Driver._drive
-
-    def for_ever(self: Driver, *arguments: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(campaigns, "handle", patiently)
-            return drive(self, *arguments)
-
-    monkeypatch.setattr(Driver, "_drive", for_ever)
+    only_for_the_driver(monkeypatch, campaigns, "handle", patiently)
 
 
 @planted("one driver at a time", "nothing untrue is tried", **struck_by("takeover"))
@@ -205,7 +219,7 @@ def a_generator_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
         generators.clear()
         return run(self)
 
-    monkeypatch.setattr(campaigns, "_rng", reused)
+    monkeypatch.setattr(breeding, "_rng", reused)
     monkeypatch.setattr(campaigns, "start", from_the_start)
     monkeypatch.setattr(Driver, "run", anew)
 
@@ -299,6 +313,114 @@ def an_error_of_the_database_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> No
             return work()
 
     monkeypatch.setattr(SqlStore, "_transact", bare)
+
+
+@planted("no item is spent on the hopeless", **of_shape("race"))
+def whoever_is_stopped_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = campaigns.handle
+
+    def spendthrift(campaign: Any, state: Any, outcome: Any, **decided: Any) -> Any:
+        step = handle(campaign, state, outcome, **decided)
+        if step.measured is None or not step.measured.stopped or state.stop == "time":
+            return step
+        job = measuring.following(campaign, state.open[outcome.candidate, outcome.rows])
+        return replace(step, jobs=[*step.jobs, job])
+
+    only_for_the_driver(monkeypatch, campaigns, "handle", spendthrift)
+
+
+@planted(
+    "no item is spent on the hopeless",
+    "it is the same search",
+    "the state is the fold of the record",
+    "nothing untrue is tried",
+    **of_shape("race, fresh"),
+)
+def a_race_stops_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = FakeRace.goes_on
+
+    def upside_down(self: FakeRace, standing: Any, rivals: Any) -> bool:
+        return len(rivals.incumbents) < self.survivors or not goes_on(self, standing, rivals)
+
+    monkeypatch.setattr(FakeRace, "goes_on", upside_down)
+
+
+@planted(
+    "one outcome counts",
+    "it is the same search",
+    "the state is the fold of the record",
+    "the driver is at one with itself",
+    **{**of_shape("race"), **struck_by("crash after"), "snapshot_every": 3},
+)
+def a_standing_is_lost_on_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = snapshot.restore
+
+    def without_the_first(campaign: Any, data: Any, known: Any, standings: Any) -> Any:
+        state = restore(campaign, data, known, standings)
+        half_way = {id_ for (id_, _), job in state.open.items() if job.block}
+        kept = {id_: one for id_, one in state.standings.items() if id_ not in half_way}
+        return replace(state, standings=kept)
+
+    monkeypatch.setattr(snapshot, "restore", without_the_first)
+
+
+@planted(
+    "the state is the fold of the record",
+    "it is the same search",
+    **{**of_shape("bank"), **struck_by("crash after"), "snapshot_every": 3},
+)
+def a_standing_is_newer_than_its_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "_with_only", lambda standing, parts: standing)
+
+
+@planted(
+    "the state is the fold of the record",
+    "it is the same search",
+    "nothing untrue is tried",
+    **{**of_shape("fresh"), **struck_by("crash after"), "snapshot_every": 3},
+)
+def fresh_rows_are_forgotten_on_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    dump = snapshot.dump
+
+    def forgetful(campaign: Any, state: Any) -> Any:
+        return {**dump(campaign, state), "refreshed": {}}
+
+    monkeypatch.setattr(snapshot, "dump", forgetful)
+
+
+@planted("nothing is measured twice", "nothing untrue is tried", **of_shape("bank"))
+def finalists_are_measured_again_for_a_larger_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    note_early = finals.note_early
+
+    def deaf(state: Any, outcome: Any, *, final: Any) -> Any:
+        return replace(note_early(state, outcome, final=final), ahead={})
+
+    monkeypatch.setattr(finals, "note_early", deaf)
+
+
+@planted("one outcome counts", "first remember, then act", **of_shape("race"))
+def a_block_has_the_documents_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    following = measuring.following
+
+    def shifted(campaign: Any, job: Any) -> Any:
+        found = following(campaign, job)
+        return found and replace(found, documents=campaign.regime.blocks[0])
+
+    monkeypatch.setattr(measuring, "following", shifted)
+
+
+def only_for_the_driver(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, fault: Callable[..., Any]
+) -> None:
+    """Plants a fault in what drives, and not in the laws' own folds."""
+    drive = Driver._drive
+
+    def faulty(self: Driver, *arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(module, name, fault)
+            return drive(self, *arguments)
+
+    monkeypatch.setattr(Driver, "_drive", faulty)
 
 
 @pytest.fixture

@@ -160,7 +160,15 @@ def _only(condition: str) -> dict[str, Any]:
 
 
 _CANDIDATE = (attempt.c.campaign, attempt.c.candidate)
-Index("attempt_one_open", *_CANDIDATE, attempt.c.rows, unique=True, **_only("state = 'open'"))
+Index(
+    "attempt_one_open",
+    attempt.c.campaign,
+    attempt.c.state,
+    attempt.c.candidate,
+    attempt.c.rows,
+    unique=True,
+    **_only("state = 'open'"),
+)
 Index(
     "attempt_one_accepted",
     *_CANDIDATE,
