@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import lm_eval.api.task
 import lm_eval.utils
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from tqdm import tqdm
 
 from evaluators.base import Rows
 from evaluators.digest import hash_json
@@ -137,6 +139,7 @@ def quieten() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("lm-eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
+    lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)  # it has no switch of its own
 
 
 @contextmanager

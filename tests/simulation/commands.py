@@ -38,6 +38,11 @@ class Ear:
     def on_workers(self, slots: int) -> None: ...
 
     def on_outcome(self, state: State, outcome: Outcome, *, final: bool) -> None:
+        later = "later blocks of " if outcome.block and outcome.rows == "search" else ""
+        copied = " copied" if outcome.worker == "cache" else ""
+        self.world.befell[f"{later}{outcome.rows} rows{copied}"] += 1
+        if outcome.candidate in state.completing or outcome.candidate in state.completed:
+            self.world.befell["finalist measured in full"] += 1
         fitness = outcome.score.fitness if isinstance(outcome, Scored) else None
         line = Line(
             sequence=0,
@@ -225,6 +230,7 @@ class Commands:
         failed = state.stop == "failures"
         store.end("stopped" if failed else "finished", state.stop, driver.elapsed_s())
         process.state = state
+        self.world.befell["stopped by a race"] += state.num_stopped
         return "out of time" if state.stop == "time" else "done"
 
     def _open_executor(self, process: Process) -> DispatchingExecutor:
