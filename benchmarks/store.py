@@ -5,9 +5,9 @@
 
 A lifecycle is what a candidate goes through: proposed (50 genes, recipe, parents), handed out,
 measured, scored on one task of 1,000 documents with the log-likelihoods of their right answers;
-each outcome is on the disk before the next step is taken. The candidates' genomes are drawn outside the timed parts; for Optuna, which draws them
-itself, its plain random sampler does. Rates depend on the machine and its neighbours: compare
-within a run.
+each outcome is on the disk before the next step is taken. The candidates' genomes are drawn outside
+the timed parts; for Optuna, which draws them itself, its plain random sampler does. Rates depend on
+the machine and its neighbours: compare within a run.
 """
 
 from __future__ import annotations

@@ -145,6 +145,8 @@ def begin_round(campaign: Campaign, state: State) -> tuple[State, list[Job]]:
         return state, []
     if state.generation < regime.refresh.every * (state.rounds + 1):
         return state, []
+    if any(rows == "fresh" for _, rows in state.open):
+        return state, []  # an asynchronous search may be slower to measure than to propose
     documents = regime.layout.fresh[state.rounds]
     elite = [
         one.candidate

@@ -144,7 +144,7 @@ def _in_order(connection: Connection, campaign: int) -> Iterator[tuple[int, Any]
 
 def _label(connection: Connection, id_: int) -> str:
     row = connection.execute(select(attempt).where(attempt.c.id == id_)).one()
-    return f"attempt {row.number} at {row.candidate} on its {row.rows} rows, block {row.block},"
+    return f"attempt {row.number} at {row.candidate} on its {_part(row.rows, row.block)}"
 
 
 def _zombies(connection: Connection, row: Any) -> Iterator[str]:
@@ -173,19 +173,22 @@ def _unscored(connection: Connection, row: Any) -> Iterator[str]:
         )
     )
     for id_, rows, block, documents, counted in connection.execute(query):
-        what = f"{id_} is scored on its {rows} rows, block {block},"
+        what = f"{id_} is scored on its {_part(rows, block)}"
         if counted is None:
             yield f"{what} without the score of any task"
         else:
-            yield f"{what} on {documents} documents, its tasks have {counted}"
+            yield f"{what} with {documents} documents, its tasks have {counted}"
     orphans = select(score.c.candidate, score.c.rows, score.c.block, score.c.task).where(
         score.c.campaign == row.id, ~exists().where(SCORED)
     )
     for one in connection.execute(orphans):
-        yield (
-            f"the score of {one.candidate} on {one.task} ({one.rows} rows, block {one.block}) "
-            "belongs to no attempt"
-        )
+        part = _part(one.rows, one.block)
+        yield f"the score of {one.candidate} on {one.task} ({part}) belongs to no attempt"
+
+
+def _part(rows: str, block: int) -> str:
+    """Names a part of the rows."""
+    return f"{rows} rows" + (f" of block {block}" if block else "")
 
 
 def _contents(connection: Connection, row: Any) -> Iterator[str]:
@@ -212,7 +215,9 @@ def _results(connection: Connection, row: Any) -> Iterator[str]:
         .where(score.c.campaign == row.id)
     )
     for one in _stream(connection, query):
-        where = f"results of {one.candidate} on {one.task} ({one.rows} rows, block {one.block})"
+        where = f"results of {one.candidate} on {one.task}"
+        if one.rows != "search" or one.block:
+            where += f" ({_part(one.rows, one.block)})"
         try:
             counts = {
                 len(unpack_values(one.per_document)),

@@ -157,7 +157,7 @@ def check(url: str) -> dict[str, Any]:
         with engine.connect() as connection:
             try:
                 _look_at_all(connection, found, is_file=not engines.is_server(url))
-            except (DBAPIError, ValueError, TypeError) as error:
+            except (DBAPIError, LookupError, TypeError, ValueError) as error:
                 cause = error.orig if isinstance(error, DBAPIError) else error
                 found["problems"].append(f"file: cannot be read to its end: {cause}")
         engine.dispose()

@@ -467,15 +467,15 @@ def without_rules(statement: str) -> list[str]:
 TAMPERED = {
     "a part that another one took the place of": (
         without_rules("UPDATE attempt SET superseded = 0 WHERE candidate = 's2' AND block = 0"),
-        "attempt 1 at s2 on its search rows, block 0, should be superseded",
+        "attempt 1 at s2 on its search rows should be superseded",
     ),
     "a part that says what a candidate is worth": (
         ["UPDATE attempt SET superseded = 1 WHERE candidate = 's1' AND rows = 'fresh'"],
-        "attempt 1 at s1 on its fresh rows, block 0, should not be superseded",
+        "attempt 1 at s1 on its fresh rows should not be superseded",
     ),
     "a wish": (
         without_rules("UPDATE attempt SET retried = 0 WHERE candidate = 's2' AND block = 1"),
-        "attempt 1 at s2 on its search rows, block 1, should be retried",
+        "attempt 1 at s2 on its search rows of block 1 should be retried",
     ),
     "a counter": (
         ["UPDATE campaign SET num_scored = 7"],
@@ -491,27 +491,27 @@ TAMPERED = {
     ),
     "how many documents an attempt scored": (
         without_rules("UPDATE attempt SET documents = 4 WHERE rows = 'fresh'"),
-        "s1 is scored on its fresh rows, block 0, on 4 documents, its tasks have 3",
+        "s1 is scored on its fresh rows with 4 documents, its tasks have 3",
     ),
     "the scores of a block": (
         ["DELETE FROM score WHERE block = 1"],
-        "s1 is scored on its search rows, block 1, without the score of any task",
+        "s1 is scored on its search rows of block 1 without the score of any task",
     ),
     "a score of a block that was not scored": (
         ["UPDATE score SET block = 5 WHERE block = 1 AND task = 'a'"],
-        "the score of s1 on a (search rows, block 5) belongs to no attempt",
+        "the score of s1 on a (search rows of block 5) belongs to no attempt",
     ),
     "the number of results": (
         ["UPDATE score SET documents = 3 WHERE rows = 'fresh' AND task = 'a'"],
-        "results of s1 on a (fresh rows, block 0) are 2, 3 documents were scored",
+        "results of s1 on a (fresh rows) are 2, 3 documents were scored",
     ),
     "results": (
         ["UPDATE score SET per_document = x'7A' WHERE rows = 'fresh' AND task = 'b'"],
-        "results of s1 on b (fresh rows, block 0) cannot be read: unknown packing b'z'",
+        "results of s1 on b (fresh rows) cannot be read: unknown packing b'z'",
     ),
     "log-likelihoods": (
         ["UPDATE score SET log_likelihoods = x'7A' WHERE rows = 'fresh' AND task = 'a'"],
-        "results of s1 on a (fresh rows, block 0) cannot be read: unknown packing",
+        "results of s1 on a (fresh rows) cannot be read: unknown packing",
     ),
     "documents that were named": (
         ["DROP TRIGGER document_set_kept", "UPDATE document_set SET documents = x'7A'"],

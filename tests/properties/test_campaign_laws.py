@@ -879,8 +879,9 @@ def own_history(record: Record, generation: int) -> tuple[list[Entry], int]:
         and one.outcome.rows in ("search", "fresh")
         and one.outcome.candidate in shared
     ]
-    while entries and entries[-1].outcome.rows == "fresh":
-        entries.pop()
+    if generation < record.state.generation:  # what came later belongs to what was done later
+        while entries and entries[-1].outcome.rows == "fresh":
+            entries.pop()
     numbers = [one.number for one in record.by_role["search"] if one.id in shared]
     return entries, max(numbers, default=0)
 

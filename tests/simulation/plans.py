@@ -145,9 +145,7 @@ SHAPES: Mapping[str, Plan] = {
         control=True,
         reported=_TEST,
     ),
-    "budget": Plan(
-        algorithm=Genetic(population_size=4, elites=2), evaluations=11, reported=_TEST
-    ),
+    "budget": Plan(algorithm=Genetic(population_size=4, elites=2), evaluations=11, reported=_TEST),
     "random": Plan(algorithm=RandomSearch(population_size=5), generations=2, reported=_TEST),
     "async": Plan(
         algorithm=Genetic(population_size=4, mode="async"),
@@ -185,9 +183,7 @@ SHAPES: Mapping[str, Plan] = {
         reported=_TEST,
         regime="race",
     ),
-    "fresh": Plan(
-        algorithm=Genetic(population_size=3, elites=1), evaluations=8, regime="fresh"
-    ),
+    "fresh": Plan(algorithm=Genetic(population_size=3, elites=1), evaluations=8, regime="fresh"),
     "race, fresh": Plan(
         algorithm=Genetic(population_size=3, elites=1),
         generations=2,

@@ -315,9 +315,7 @@ def an_error_of_the_database_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(SqlStore, "_transact", bare)
 
 
-@planted(
-    "no item is spent on the hopeless", "the driver is at one with itself", **of_shape("race")
-)
+@planted("no item is spent on the hopeless", "the driver is at one with itself", **of_shape("race"))
 def whoever_is_stopped_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     handle = campaigns.handle
 
