@@ -1,4 +1,4 @@
-"""Campaigns that spend less and tell more, through the command line: races, estimates, finalists."""
+"""Campaigns that spend less and tell more, by the command line: races, estimates, finalists."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_losers_are_stopped_and_cost_fewer_documents(shoal, raced):
 
 
 def test_the_four_uses_of_rows_are_kept_apart(shoal, raced):
-    folder, ended = raced
+    folder, _ = raced
     query = "SELECT rows, candidate FROM attempt WHERE state = 'scored'"
     kinds = Counter(rows for rows, _ in set(shoal.rows(folder / "shoal.db", query)))
     assert set(kinds) == set(KINDS.split())

@@ -278,7 +278,7 @@ def test_a_campaign_runs_to_its_end_and_all_of_it_is_in_the_store(drive, remembe
     assert executor.closed
     found = remembered()
     assert len(found) == 2 + 13 + 13
-    assert all(searched[("search", 0)] for _, searched, _ in found.values())
+    assert all(("search", 0) in searched for _, searched, _ in found.values())
     fates = [fate for _, *parts in found.values() for each in parts for fate in each.values()]
     assert all(isinstance(fate, float) for fate in fates)
     assert {(id_, "test") for id_, (*_, tested) in found.items() if tested} == state.tested
@@ -664,7 +664,9 @@ def test_a_fork_has_the_first_generations_and_its_own_way_from_there(
         assert searched(found[id_]) == searched(before[id_])
     assert audience.resumed == len(file_entries(file, "fork")) - len(executor.done)
     assert audience.resumed >= len(shared)
-    assert not {job.candidate for job in executor.done if job.rows == "search"} & shared
+    again = {job.candidate for job in executor.done if job.rows == "search"} & shared
+    # Of a reference or control that took longer than the generation, part may be missing.
+    assert not {id_ for id_ in again if id_[0] == "s" or num_blocks(campaign) == 1}
     own = [one for id_, (one, *_) in found.items() if id_ not in shared]
     assert {one.role for one in own} == {"search"}
     assert Counter(one.generation for one in own) == dict.fromkeys(range(generation + 1, 4), 4)
@@ -901,11 +903,11 @@ def coarse(campaign, fake_space) -> Campaign:
 def test_what_is_equal_is_measured_once_and_the_search_is_the_same(
     drive, remembered, coarse, score, slots, at_once
 ):
-    drive("one", plan=coarse)
+    _, everything, _ = drive("one", plan=coarse)
     executor = FakeExecutor(score, slots=slots, at_once=at_once)
     drive("other", plan=coarse, executor=executor, identify=by_recipe)
     assert set(Counter(map(by_recipe, executor.done)).values()) == {1}
-    assert len(executor.done) < 20
+    assert len(executor.done) < 2 / 3 * len(everything.done)
     assert remembered("one") == remembered("other")
 
 
@@ -1046,12 +1048,13 @@ def broken_at(failure, score, *ids, **facts):
 
 @pytest.mark.parametrize("settings", [{}, {"snapshot_every": 2}])
 def test_a_retried_candidate_of_the_current_generation_still_takes_part_in_it(
-    drive, retry, search_of, score, failure, settings
+    drive, retry, search_of, campaign, score, failure, settings
 ):
     drive("one")
     answer = broken_at(failure, score, "s2", "s4")
     # All of the first generation but for one, which is still out when the process dies.
-    executor = FakeExecutor(answer, slots=1, after=crash_after(6))
+    num_first = 2 + 4 * num_blocks(campaign)
+    executor = FakeExecutor(answer, slots=1, after=crash_after(num_first))
     with pytest.raises(CrashError):
         drive("other", executor=executor, **settings)
     wanted = retry("other")
