@@ -65,7 +65,7 @@ def run(address, settings, jobs, **changes):
 
 
 def by_key(outcomes):
-    found = {(o.candidate, o.rows, o.attempt): o for o in outcomes}
+    found = {one.key: one for one in outcomes}
     assert len(found) == len(outcomes), "an outcome came twice"
     return found
 
@@ -82,9 +82,9 @@ def test_every_job_gets_its_own_outcome(fakes, address):
     ]
     found = by_key(run(address, fakes.FakeSettings(), jobs, evaluators=2))
     assert set(found) == {each.key for each in jobs}
-    failed = found.pop(("fail-bad", "search", 1))
+    failed = found.pop(("fail-bad", "search", 0, 1))
     assert (failed.stage, failed.cause, failed.retryable) == ("build", "ValueError: bad", False)
-    for (candidate, _, _), outcome in found.items():
+    for (candidate, *_), outcome in found.items():
         assert isinstance(outcome, Scored)
         assert outcome.score.fitness == float(candidate.removeprefix("value-"))
 
@@ -93,14 +93,14 @@ def test_every_job_gets_its_own_outcome(fakes, address):
 def test_a_job_that_kills_its_process_fails_and_the_others_do_not(fakes, address):
     jobs = [job("die-3"), job("value-1"), job("value-2")]
     found = by_key(run(address, fakes.FakeSettings(), jobs))
-    dead = found[("die-3", "search", 1)]
+    dead = found[("die-3", "search", 0, 1)]
     assert isinstance(dead, Failed)
     assert (dead.stage, dead.kind, dead.retryable) == ("worker", "lost", True)
     assert dead.cause
     assert dead.node.startswith(socket.gethostname()), "so that the next attempt avoids it"
     if address == "pool":
         assert dead.cause == "worker process ended with exit code 3"
-    others = [found[("value-1", "search", 1)], found[("value-2", "search", 1)]]
+    others = [found[("value-1", "search", 0, 1)], found[("value-2", "search", 0, 1)]]
     assert all(isinstance(outcome, Scored) for outcome in others)
     assert dead.worker not in {outcome.worker for outcome in others}
 
@@ -109,11 +109,11 @@ def test_a_job_that_kills_its_process_fails_and_the_others_do_not(fakes, address
 def test_a_job_that_hangs_is_ended_and_the_next_one_runs(fakes, address):
     jobs = [job("hang-"), job("value-1")]
     found = by_key(run(address, fakes.FakeSettings(), jobs, timeout_s=2))
-    hung = found[("hang-", "search", 1)]
+    hung = found[("hang-", "search", 0, 1)]
     assert (hung.stage, hung.kind, hung.retryable) == ("evaluate", "timeout", True)
     assert hung.node.startswith(socket.gethostname())
     assert "timed out after 2 s" in hung.cause
-    assert isinstance(found[("value-1", "search", 1)], Scored)
+    assert isinstance(found[("value-1", "search", 0, 1)], Scored)
 
 
 @with_processes

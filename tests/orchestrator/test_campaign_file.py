@@ -257,7 +257,7 @@ def test_settings_as_plain_data_give_the_same_settings_back(write):
 
 def test_defaults_are_filled_in(write):
     data = config.as_dict(config.read(write(CAMPAIGN)))
-    assert data["evaluate"]["batch_size"] == 64
+    assert data["evaluate"]["batch_size"] is None
     assert data["search"]["mutation"] == {"kind": "polynomial", "eta": 20.0, "probability": None}
 
 

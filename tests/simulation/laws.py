@@ -9,8 +9,8 @@
 - No zombie: nothing is open at the end, no lease is left, no worker goes on.
 - The budget is met, and not exceeded.
 - Nothing is measured twice, and a worker gets one job at a time.
-- No item is spent on the hopeless: blocks come one after another, none follows on one that ended its
-  candidate while others are still searched for, and who was stopped was worse than another.
+- No item is spent on the hopeless: blocks come one after another, none follows on one that ended
+  its candidate while others are still searched for, and who was stopped was worse than another.
 - First remember, then act: a worker gets only what the store has as an open attempt.
 - One driver at a time: a second one is refused, a dead one's campaign is taken over, and who has
   lost a campaign changes nothing in it.
@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -75,10 +76,7 @@ def may_be_sent(
     for row in mine:
         if row["state"] == "scored" or (row["final"] and not row["retried"]):
             raise Broken("nothing is measured twice", f"{job.key} is handed out again")
-    if not mine or (mine[-1]["state"], mine[-1]["number"]) != ("open", job.attempt):
-        raise Broken("first remember, then act", f"{job.key} is handed out, and not in the store")
-    if monitor.documents(mine[-1]) != job.documents:
-        raise Broken("first remember, then act", f"{job.key} has other documents in the store")
+    is_remembered(monitor, mine, job)
     if job.attempt > MAX_ATTEMPTS + 2:  # the user may want another two
         raise Broken("the campaign ends", f"{job.key}: tried for ever")
     if plan.reuse:
@@ -87,6 +85,14 @@ def may_be_sent(
             raise Broken("nothing is measured twice", f"{job.key} is known from its equal")
     if job.rows == "search" and job.block:
         may_follow(monitor, name, job, num_candidates)
+
+
+def is_remembered(monitor: Monitor, mine: Sequence[sqlite3.Row], job: Job) -> None:
+    """The store has the attempt as it is handed out."""
+    if not mine or (mine[-1]["state"], mine[-1]["number"]) != ("open", job.attempt):
+        raise Broken("first remember, then act", f"{job.key} is handed out, and not in the store")
+    if monitor.documents(mine[-1]) != job.documents:
+        raise Broken("first remember, then act", f"{job.key} has other documents in the store")
 
 
 def may_follow(monitor: Monitor, name: str, job: Job, num_candidates: int | None) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeAlias
 
+from evaluators.base import Rows
 from orchestrator import campaign as campaigns
 from orchestrator.algorithms.base import Algorithm
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
-from evaluators.base import Rows
 from orchestrator.measurement.regime import Regime
 from orchestrator.spaces.base import Genome
 from orchestrator.state import Branch, Campaign, Candidate, Limits, Rules, State

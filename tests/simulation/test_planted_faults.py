@@ -3,8 +3,8 @@
 Which law catches which fault:
 
 - a commit that is dropped, a disk that is not waited for: no recorded outcome is lost
-- a second outcome that is accepted, a score that is another's, a block that is told twice and counts
-  as the next one, a block with the documents of another: one outcome counts
+- a second outcome that is accepted, a score that is another's, a block that is told twice and
+  counts as the next one, a block with the documents of another: one outcome counts
 - who is stopped and goes on, a race that stops the best: no item is spent on the hopeless
 - a standing that is lost, or newer than its snapshot, fresh rows that are forgotten on resuming: it
   is the same search, or the state is not the fold

@@ -35,8 +35,9 @@ class Scripted:
         if self.build_error is not None:
             raise self.build_error
 
-    def evaluate(self, rows, *, halvings=0):
+    def evaluate(self, rows, *, documents=None, halvings=0):
         self.calls.append(("evaluate", rows, halvings))
+        self.documents = documents
         if self.evaluate_error is not None:
             raise self.evaluate_error
         return SCORE
@@ -178,3 +179,15 @@ def test_a_worker_works_from_the_folder_it_was_told(tmp_path, open_worker, monke
     monkeypatch.chdir("/")
     open_worker(Scripted(), folder=str(tmp_path))
     assert Path.cwd() == tmp_path
+
+
+def test_a_block_is_scored_on_its_documents_and_said_to_be_that_block(open_worker):
+    script = Scripted()
+    worker = open_worker(script)
+    part = replace(job(), block=2, documents={"task": (3, 5)})
+    assert worker.run(part).key == part.key
+    assert script.documents == {"task": (3, 5)}
+    script.evaluate_error = ValueError("no")
+    assert worker.run(part).key == part.key
+    worker.run(job())
+    assert script.documents is None
