@@ -202,7 +202,7 @@ def test_real_jobs_have_the_outcomes_they_have_inline(real, address):
     assert kinds.pop("broken") is Failed
     assert set(kinds.values()) == {Scored}
     assert len({o.score.fitness for o in inline.values() if isinstance(o, Scored)}) > 2
-    assert "ValueError" in inline["broken", "search", 1].log
+    assert "ValueError" in inline["broken", "search", 0, 1].log
     for outcome in other.values():
         assert outcome.node.startswith(socket.gethostname())
         assert (outcome.device, outcome.accelerator_seconds) == ("cpu", 0.0)
