@@ -39,10 +39,10 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluators.base import Language
-from evaluators.harness_lm import ResidentLM
+from evaluators.language.resident_lm import ResidentLM
+from evaluators.language.scoring_plan import SharedPlan
+from evaluators.language.shared_batches import Preamble, only
 from evaluators.lm_harness import LmHarness, Objective
-from evaluators.scoring_plan import SharedPlan
-from evaluators.shared_batches import Preamble, only
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Task -> its rows, and how a row is asked.

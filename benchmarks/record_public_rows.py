@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from evaluators.public_rows import fingerprints, pack
+from evaluators.harness.public_rows import fingerprints, pack
 
 #: Name of the set -> its file, and the column that tells its rows apart. No training rows.
 SETS = {
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=500)
-    parser.add_argument("--out", type=Path, default=Path("evaluators/public_rows.json"))
+    parser.add_argument("--out", type=Path, default=Path("evaluators/harness/public_rows.json"))
     arguments = parser.parse_args()
     found = {}
     for name, (file, column) in SETS.items():

@@ -30,9 +30,9 @@ import numpy as np
 from evaluators.base import Score, TaskScore
 from evaluators.documents import quantise
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.campaign.state import Campaign, Candidate, Limits
 from orchestrator.loop import Driver
 from orchestrator.spaces.base import Box, Genome
-from orchestrator.state import Campaign, Candidate, Limits
 from orchestrator.storage.base import Begun, NewCampaign, Taken, Turn
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.store import SqlStore

@@ -1,7 +1,7 @@
 """lm-eval-harness tasks as fitness (Gao et al. 2024, https://doi.org/10.5281/zenodo.12608602).
 
 Only the settings live here, so that a campaign file is read without importing torch; the work is
-in `evaluators.harness_suite`.
+in `evaluators.harness.suite`.
 """
 
 from __future__ import annotations
@@ -180,13 +180,13 @@ class LmHarness:
 
     def check(self) -> EvaluatorFacts:
         """Loads every task (not the model) and checks metrics and rows."""
-        from evaluators.harness_check import check
+        from evaluators.harness.check import check
 
         return check(self)
 
     def open(self, language: Language) -> Evaluator:
         """Builds tasks and requests once; the suite then scores the resident model."""
-        from evaluators.harness_suite import HarnessSuite
+        from evaluators.harness.suite import HarnessSuite
 
         return HarnessSuite(self, language)
 

@@ -17,12 +17,12 @@ from cluster.resources import Cluster, share
 from evaluators.base import EvaluatorFacts, TaskFacts
 from evaluators.digest import hash_json
 from orchestrator import config
+from orchestrator.campaign.state import Branch, Campaign, Limits, Rules
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.regime import Regime
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.base import Space
 from orchestrator.spaces.merge import Merge
-from orchestrator.state import Branch, Campaign, Limits, Rules
 from workers.job import Job
 from workers.run import WorkerSettings
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator import exit_codes
+from orchestrator.command_line import exit_codes
 
 if TYPE_CHECKING:
     from orchestrator.settings import CampaignSettings
@@ -102,7 +102,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find everything out that can be known before spending: files, tasks, models, resources."""
-    from orchestrator import checking
+    from orchestrator.command_line import checking
 
     with _campaign(file, overrides) as settings:
         facts = checking.check(settings, line=line)
@@ -181,7 +181,7 @@ def export_table(
     store: StoreUrl = _STORE,
 ) -> None:
     """Write one row for each candidate: for pandas, spreadsheets, or Optuna's tools."""
-    from orchestrator import tables
+    from orchestrator.exporting import tables
 
     write = tables.write_documents if documents else tables.write
     num = write(_reader(store), name, output, kind.value, force=force)
@@ -191,7 +191,7 @@ def export_table(
 @app.command()
 def status(name: AnyName = None, store: StoreUrl = _STORE, as_json: Json = False) -> None:
     """Show how far a campaign is."""
-    from orchestrator import views
+    from orchestrator.command_line import views
 
     reader = _reader(store)
     found = reader.status(name or _last(reader))
@@ -206,7 +206,7 @@ def best(
     as_json: Json = False,
 ) -> None:
     """Show the best candidates."""
-    from orchestrator import views
+    from orchestrator.command_line import views
 
     reader = _reader(store)
     campaign = name or _last(reader)
@@ -222,7 +222,7 @@ def show(
     name: Name, candidate: CandidateId, store: StoreUrl = _STORE, as_json: Json = False
 ) -> None:
     """Show a candidate: genome, recipe, parents, attempts, scores."""
-    from orchestrator import views
+    from orchestrator.command_line import views
 
     reader = _reader(store)
     record = reader.candidate(name, candidate)
@@ -240,7 +240,7 @@ def export(
     store: StoreUrl = _STORE,
 ) -> None:
     """Build a candidate into an ordinary Hugging Face model folder."""
-    from orchestrator import commands
+    from orchestrator.command_line import commands
 
     written = commands.export(
         _reader(store), name, candidate, folder, recipe_only=recipe_only, force=force
@@ -260,7 +260,7 @@ def merge(
     force: Annotated[bool, typer.Option(help="Replace what is in DIR.")] = False,
 ) -> None:
     """Build one model from a recipe, without evolution, tensor by tensor."""
-    from orchestrator import commands
+    from orchestrator.command_line import commands
     from workers.models.library import ModelPolicy
 
     policy = ModelPolicy(allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
@@ -274,7 +274,7 @@ def methods(
 ) -> None:
     """List the merge methods: parameters, ranges, options and source."""
     from evaluators.registry import UnknownNameError
-    from orchestrator import method_table
+    from orchestrator.command_line import method_table
 
     try:
         found = method_table.collect(name)
@@ -291,7 +291,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score any model as the campaign would."""
-    from orchestrator import commands, views
+    from orchestrator.command_line import commands, views
 
     with _campaign(file, overrides) as settings:
         found = commands.evaluate(model, settings)
@@ -361,7 +361,7 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 
 def _explain(error: Exception) -> int:
     """Prints a user's mistake in one message; lets our own show where it happened."""
-    from orchestrator.export import ExportError
+    from orchestrator.exporting.model_folder import ExportError
     from orchestrator.mergekit import RecipeError
     from orchestrator.storage.base import LeaseLostError, StoreError, StoreFaultError
     from orchestrator.yaml_file import YamlError

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 from cluster.executor import Executor
 from evaluators.base import Score
-from orchestrator import campaign as campaigns
-from orchestrator import snapshot
-from orchestrator.state import Campaign, Key, State, Step
+from orchestrator.campaign import fold as campaigns
+from orchestrator.campaign import snapshot
+from orchestrator.campaign.state import Campaign, Key, State, Step
 from orchestrator.storage.base import Begun, Snapshot, Store, Taken, Turn
 from orchestrator.storage.lease import HEARTBEAT_S
 from workers.job import Job, JobKey, Outcome, Scored

@@ -13,15 +13,17 @@ from typing import Any
 
 from cluster.executor import ExecutorError
 from cluster.provenance import versions
-from orchestrator import assemble, config, exit_codes, model_card, picture, report
-from orchestrator import export as exports
-from orchestrator import result as results
-from orchestrator import result_tables as tables
+from orchestrator import assemble, config
 from orchestrator.assemble import CheckError, Parts
+from orchestrator.campaign.state import State
+from orchestrator.command_line import exit_codes
+from orchestrator.command_line.progress import ProgressView
+from orchestrator.exporting import model_folder as exports
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
-from orchestrator.progress import ProgressView
+from orchestrator.reporting import model_card, picture, report
+from orchestrator.reporting import result as results
+from orchestrator.reporting import result_tables as tables
 from orchestrator.settings import CampaignSettings
-from orchestrator.state import State
 from orchestrator.storage.base import (
     CampaignRecord,
     LeaseLostError,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from evaluators.base import Rows, Score
+from orchestrator.campaign.state import Candidate, Entry
 from orchestrator.measurement.measured import Measured, Standing
-from orchestrator.state import Candidate, Entry
 from workers.job import Job, Outcome
 
 CampaignState = Literal["running", "finished", "stopped", "interrupted"]

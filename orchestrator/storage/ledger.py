@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, cast
 from sqlalchemy import Connection, select
 
 from evaluators.base import Rows
-from orchestrator.state import Role
+from orchestrator.campaign.state import Role
 from orchestrator.storage.base import SEARCHED
 from orchestrator.storage.schema import STANDING, attempt
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluators.base import Documents, Score
+from orchestrator.campaign.state import Again, Candidate, Entry, Recorded, Retry
 from orchestrator.measurement.measured import Standing
-from orchestrator.state import Again, Candidate, Entry, Recorded, Retry
 from orchestrator.storage import lease
 from orchestrator.storage.base import (
     MAX_SNAPSHOTS,

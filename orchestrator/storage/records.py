@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from evaluators.base import Score, TaskScore
+from orchestrator.campaign.state import Again, Candidate, Entry, Recorded, Retry
 from orchestrator.measurement.measured import Part, Standing
-from orchestrator.state import Again, Candidate, Entry, Recorded, Retry
 from orchestrator.storage import document_sets
 from orchestrator.storage.base import SEARCHED, Snapshot
 from orchestrator.storage.packing import unpack_json

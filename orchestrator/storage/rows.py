@@ -12,8 +12,8 @@ from evaluators.documents import (
     unpack_log_likelihoods,
     unpack_values,
 )
+from orchestrator.campaign.state import Candidate, Role
 from orchestrator.measurement.measured import Measured
-from orchestrator.state import Candidate, Role
 from orchestrator.storage.base import SEARCHED, Taken
 from orchestrator.storage.packing import (
     pack_genome,

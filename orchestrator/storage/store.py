@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from evaluators.base import Score
 from evaluators.digest import hash_json
+from orchestrator.campaign.state import Candidate, Entry
 from orchestrator.measurement.measured import Standing
-from orchestrator.state import Candidate, Entry
 from orchestrator.storage import engine as engines
 from orchestrator.storage import fork, lease, records
 from orchestrator.storage.base import (

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from orchestrator.state import Candidate
+from orchestrator.campaign.state import Candidate
 from orchestrator.storage import document_sets
 from orchestrator.storage.base import Begun, Taken, Turn
 from orchestrator.storage.engine import insert_into

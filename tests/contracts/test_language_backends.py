@@ -13,10 +13,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluators.backend import BACKENDS, Backend, open_backend
 from evaluators.base import Language
+from evaluators.language.backend import BACKENDS, Backend, open_backend
+from evaluators.language.scoring_plan import NonFiniteError
 from evaluators.lm_harness import LmHarness
-from evaluators.scoring_plan import NonFiniteError
 
 MODELS = Path(__file__).resolve().parents[2] / "examples" / "models"
 #: Less than the models' own, so that every back end has the room that it wants.
@@ -307,8 +307,8 @@ def test_the_settings_name_every_back_end():
 
 def test_a_back_end_that_is_not_installed_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    monkeypatch.delitem(sys.modules, "evaluators.vllm_lm", raising=False)
-    monkeypatch.delitem(sys.modules, "evaluators.vllm_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "evaluators.language.vllm_lm", raising=False)
+    monkeypatch.delitem(sys.modules, "evaluators.language.vllm_engine", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'shoal\[vllm\]'"):
         open_backend("vllm", load("base", "float32", "cpu"))
 

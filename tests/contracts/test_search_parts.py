@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from orchestrator.algorithms.base import ALGORITHMS, Evaluated, as_asynchronous
-from orchestrator.campaign import handle, start
+from orchestrator.campaign.fold import handle, start
+from orchestrator.campaign.state import Campaign, Limits
 from orchestrator.operators.crossover import CROSSOVERS
 from orchestrator.operators.mutation import MUTATIONS
 from orchestrator.operators.selection import SELECTIONS
-from orchestrator.state import Campaign, Limits
 
 FITNESS = [5.0, 4.0, 4.0, 1.0, 0.0, -3.0]
 RANGES = np.array([3.0, 3.0, 3.0])

@@ -23,8 +23,8 @@ from sqlalchemy import update
 
 from evaluators.base import Documents, Score, TaskScore
 from evaluators.documents import quantise
+from orchestrator.campaign.state import Candidate
 from orchestrator.measurement.measured import Measured
-from orchestrator.state import Candidate
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease, schema, upkeep
 from orchestrator.storage.base import (

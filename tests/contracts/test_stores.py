@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from evaluators.base import Score, TaskScore
 from evaluators.documents import quantise
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import start
+from orchestrator.campaign.fold import start
+from orchestrator.campaign.state import Again, Campaign, Candidate, Limits, Recorded, Retry
 from orchestrator.measurement.measured import Measured, Standing
-from orchestrator.state import Again, Campaign, Candidate, Limits, Recorded, Retry
 from orchestrator.storage import lease, upkeep
 from orchestrator.storage.base import (
     MAX_SNAPSHOTS,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.harness_tasks import CODE_LEAVE, TaskError
+from evaluators.harness.tasks import CODE_LEAVE, TaskError
 from evaluators.lm_harness import LmHarness, Objective
-from evaluators.sandbox import SandboxRefusedError
+from evaluators.sandbox.client import SandboxRefusedError
 
 ROWS = [
     {"prompt": f"R:{word}=", "answer": word[::-1], "program": program}

@@ -11,8 +11,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from evaluators import harness_suite
 from evaluators.documents import quantise
+from evaluators.harness import suite as harness_suite
 from evaluators.lm_harness import LmHarness, Objective
 from evaluators.pooling import pool
 

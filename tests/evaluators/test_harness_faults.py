@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluators.harness_lm import NonFiniteError
-from evaluators.harness_tasks import TaskError
+from evaluators.harness.tasks import TaskError
+from evaluators.language.resident_lm import NonFiniteError
 from evaluators.lm_harness import LmHarness, Objective
 
 ROWS = [

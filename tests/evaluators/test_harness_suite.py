@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from evaluators.harness_lm import NonFiniteError
+from evaluators.language.resident_lm import NonFiniteError
 from evaluators.lm_harness import LmHarness, Objective
 
 ACC = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators import public_rows
+from evaluators.harness import public_rows
 from evaluators.lm_harness import LmHarness, Objective, Split
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from evaluators.harness_lm import ResidentLM
+from evaluators.language.resident_lm import ResidentLM
 
 LETTERS = "abcdefghij"
 CHAT = (

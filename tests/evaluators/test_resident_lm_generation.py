@@ -13,8 +13,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evaluators.harness_lm import NonFiniteError, ResidentLM
-from evaluators.prefix_rows import Costs
+from evaluators.language.prefix_rows import Costs
+from evaluators.language.resident_lm import NonFiniteError, ResidentLM
 
 BASE = Path(__file__).resolve().parents[2] / "examples" / "models" / "base"
 SMALL = {

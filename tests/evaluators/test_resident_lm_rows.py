@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.prefix_rows import Costs, Sharing, Text, cut, lay_out
+from evaluators.language.prefix_rows import Costs, Sharing, Text, cut, lay_out
 
 TEXTS = st.lists(
     st.tuples(

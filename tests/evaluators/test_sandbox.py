@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.sandbox import Sandbox, SandboxError, SandboxLimits, SandboxRefusedError
+from evaluators.sandbox.client import Sandbox, SandboxError, SandboxLimits, SandboxRefusedError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -398,8 +398,8 @@ def test_a_handler_that_cannot_be_loaded_says_why():
 SCRIPT = """
 import os, sys, threading, time
 sys.path[:0] = [{root!r}, {here!r}]
-from evaluators import sandbox_calls
-from evaluators.sandbox import Sandbox, SandboxLimits, SandboxRefusedError
+from evaluators.sandbox import calls
+from evaluators.sandbox.client import Sandbox, SandboxLimits, SandboxRefusedError
 limits = SandboxLimits(seconds=30, memory_bytes=200 << 20, processes=8)
 """
 
@@ -419,7 +419,7 @@ def script(body, python=sys.executable, **options):
 def test_where_the_kernel_refuses_namespaces_nothing_is_loaded_or_run():
     refused = script(
         """
-        sandbox_calls.filter_calls()  # what is within the walls may make no namespaces
+        calls.filter_calls()  # what is within the walls may make no namespaces
         try:
             Sandbox("sandbox_handlers:refuse_to_load", None)
         except SandboxRefusedError as error:

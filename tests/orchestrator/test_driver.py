@@ -13,12 +13,21 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from orchestrator import campaign as campaigns
-from orchestrator import snapshot
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.campaign import fold as campaigns
+from orchestrator.campaign import snapshot
+from orchestrator.campaign.state import (
+    Branch,
+    Campaign,
+    Candidate,
+    Limits,
+    Recorded,
+    Retry,
+    Rules,
+    State,
+)
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
 from orchestrator.measurement.measured import Standing
-from orchestrator.state import Branch, Campaign, Candidate, Limits, Recorded, Retry, Rules, State
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease, schema, upkeep
 from orchestrator.storage.base import (

@@ -27,7 +27,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-from orchestrator.state import Again, Recorded, Retry
+from orchestrator.campaign.state import Again, Recorded, Retry
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease, migrate, schema, upkeep
 from orchestrator.storage.base import Begun, StoreError, Taken, Turn

@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 
 from evaluators.base import Score
-from orchestrator.progress import ProgressView
-from orchestrator.state import State
+from orchestrator.campaign.state import State
+from orchestrator.command_line.progress import ProgressView
 from workers.job import Failed, Scored
 
 SCORED = Scored(

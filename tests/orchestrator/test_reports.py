@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from evaluators.base import TaskScore
-from orchestrator import config, findings, model_card, picture, report
-from orchestrator import result as results
-from orchestrator import result_tables as tables
-from orchestrator.result import Result
+from orchestrator import config
+from orchestrator.reporting import findings, model_card, picture, report
+from orchestrator.reporting import result as results
+from orchestrator.reporting import result_tables as tables
+from orchestrator.reporting.result import Result
 from orchestrator.storage.candidates import CandidateRecord
 from workers.recipe import average
 

@@ -11,15 +11,16 @@ import pytest
 
 from evaluators.base import Score, TaskFacts, TaskScore
 from evaluators.pooling import mean_and_error
-from orchestrator import config, findings, picture, report
-from orchestrator import result as results
-from orchestrator import result_tables as tables
+from orchestrator import config
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import handle, start
+from orchestrator.campaign.fold import handle, start
+from orchestrator.campaign.state import Campaign, Limits
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.paired_races import PairedT
 from orchestrator.measurement.regime import Regime
-from orchestrator.state import Campaign, Limits
+from orchestrator.reporting import findings, picture, report
+from orchestrator.reporting import result as results
+from orchestrator.reporting import result_tables as tables
 from orchestrator.storage.base import Begun, NewCampaign, Taken, Turn
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.store import SqlStore

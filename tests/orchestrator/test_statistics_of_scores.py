@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluators.base import TaskScore
-from orchestrator import statistics
+from orchestrator.reporting import statistics
 
 
 def task(values, value=None, **more) -> TaskScore:

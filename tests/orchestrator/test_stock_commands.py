@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluators.lm_harness import LmHarness, Objective, Split
-from orchestrator import stock_command
+from orchestrator.reporting import stock_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = LmHarness(

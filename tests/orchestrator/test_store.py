@@ -23,9 +23,9 @@ from sqlalchemy.exc import IntegrityError
 
 from evaluators.base import Score, TaskScore
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import start
+from orchestrator.campaign.fold import start
+from orchestrator.campaign.state import Campaign, Candidate, Limits
 from orchestrator.measurement.measured import Measured
-from orchestrator.state import Campaign, Candidate, Limits
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease, schema, upkeep
 from orchestrator.storage.base import (

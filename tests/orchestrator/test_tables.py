@@ -22,13 +22,13 @@ from sqlalchemy import create_engine, text
 from evaluators.base import Score, TaskScore
 from evaluators.documents import quantise
 from evaluators.pooling import mean_and_error
-from orchestrator import tables
 from orchestrator.algorithms.genetic import Genetic
-from orchestrator.campaign import start
-from orchestrator.export import ExportError
+from orchestrator.campaign.fold import start
+from orchestrator.campaign.state import Campaign, Limits
+from orchestrator.exporting import tables
+from orchestrator.exporting.model_folder import ExportError
 from orchestrator.loop import Driver, Interrupted
 from orchestrator.measurement.measured import Measured
-from orchestrator.state import Campaign, Limits
 from orchestrator.storage import document_rows
 from orchestrator.storage import table as table_module
 from orchestrator.storage.base import Begun, NewCampaign, StoreError, Taken, Turn
@@ -500,8 +500,8 @@ def test_documents_of_an_unknown_campaign_leave_nothing(raced, tmp_path):
     ],
 )
 def test_a_library_that_is_missing_is_named(finished, tmp_path, monkeypatch, kind, library, hint):
-    monkeypatch.delitem(sys.modules, "orchestrator.optuna_journal", raising=False)
-    monkeypatch.delattr("orchestrator.optuna_journal", raising=False)
+    monkeypatch.delitem(sys.modules, "orchestrator.exporting.optuna_journal", raising=False)
+    monkeypatch.delattr("orchestrator.exporting.optuna_journal", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ExportError, match=hint):
         tables.write(finished, "one", tmp_path / "out" / "t", kind, force=False)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from evaluators.base import TaskScore
-from orchestrator import views
+from orchestrator.command_line import views
 from orchestrator.storage.candidates import CandidateRecord
 from workers.recipe import average
 

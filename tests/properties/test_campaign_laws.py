@@ -14,13 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import campaign as campaigns
-from orchestrator import snapshot
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import abandon, handle, start
-from orchestrator.measurement.measured import Standing
-from orchestrator.state import (
+from orchestrator.campaign import fold as campaigns
+from orchestrator.campaign import snapshot
+from orchestrator.campaign.fold import abandon, handle, start
+from orchestrator.campaign.state import (
     Again,
     Branch,
     Campaign,
@@ -32,6 +31,7 @@ from orchestrator.state import (
     Rules,
     State,
 )
+from orchestrator.measurement.measured import Standing
 from tests.conftest import REGIMES, fake_regime
 from workers.job import Failed, Job, Outcome, Scored
 

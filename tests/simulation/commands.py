@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from cluster.dispatch import DispatchingExecutor
 from cluster.executor import ExecutorError
+from orchestrator.campaign.state import State
 from orchestrator.loop import Driver, Interrupted, StopRequested
-from orchestrator.state import State
 from orchestrator.storage import lease
 from orchestrator.storage.base import CampaignRecord, NewCampaign, StoreHeldError
 from orchestrator.storage.store import SqlStore

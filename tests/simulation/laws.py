@@ -31,8 +31,8 @@ from math import fsum
 
 from evaluators.base import Score
 from evaluators.pooling import pool
-from orchestrator import campaign as campaigns
-from orchestrator.state import Best, Candidate, State
+from orchestrator.campaign import fold as campaigns
+from orchestrator.campaign.state import Best, Candidate, State
 from orchestrator.storage import upkeep
 from tests.conftest import scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fleet

@@ -10,13 +10,13 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from evaluators.base import Rows
-from orchestrator import campaign as campaigns
 from orchestrator.algorithms.base import Algorithm
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
+from orchestrator.campaign import fold as campaigns
+from orchestrator.campaign.state import Branch, Campaign, Candidate, Limits, Rules, State
 from orchestrator.measurement.regime import Regime
 from orchestrator.spaces.base import Genome
-from orchestrator.state import Branch, Campaign, Candidate, Limits, Rules, State
 from tests.conftest import FakeSpace, fake_regime, recipe_of, scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fates, failure
 from workers.job import Job, Outcome, Scored

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from evaluators.base import Documents, TaskScore
-from orchestrator.state import Again, Candidate, Entry, Recorded, Retry
+from orchestrator.campaign.state import Again, Candidate, Entry, Recorded, Retry
 from orchestrator.storage import document_sets
 from orchestrator.storage.rows import candidate_of, outcome_of, task_scores
 from tests.simulation.plans import Place

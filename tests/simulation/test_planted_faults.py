@@ -33,8 +33,8 @@ import pytest
 from sqlalchemy import delete, update
 
 from cluster.dispatch import DispatchingExecutor, Done
-from orchestrator import breeding, finals, measuring, snapshot
-from orchestrator import campaign as campaigns
+from orchestrator.campaign import breeding, finals, measuring, snapshot
+from orchestrator.campaign import fold as campaigns
 from orchestrator.loop import Driver
 from orchestrator.storage import engine as engines
 from orchestrator.storage import lease

@@ -1,0 +1,1 @@
+"""lm-eval-harness tasks: loaded, checked, asked of one model after another, and scored."""

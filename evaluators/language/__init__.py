@@ -1,0 +1,1 @@
+"""Language models that answer lm-eval's requests: what is planned once, and what runs for each."""

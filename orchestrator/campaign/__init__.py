@@ -1,0 +1,1 @@
+"""The campaign: which candidates there are, how they are measured, and how it ends."""

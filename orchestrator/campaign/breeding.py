@@ -1,0 +1,215 @@
+"""How a campaign comes to its candidates: generations, or one after another, and their control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from orchestrator.algorithms.base import Evaluated, Proposal, as_asynchronous
+from orchestrator.algorithms.random_search import RandomSearch
+from orchestrator.campaign import measuring
+from orchestrator.campaign.state import Branch, Campaign, Candidate, Role, Rules, State, Step
+from orchestrator.measurement.measured import Measured
+from orchestrator.spaces.base import Genome
+from workers.job import Job
+
+#: Places of the campaign's random streams; each draw of a generation has one of its own.
+_STREAMS: Mapping[Role, int] = {"search": 1, "control": 2}
+_LETTERS: Mapping[Role, str] = {"reference": "r", "search": "s", "control": "c"}
+
+
+def go_on(campaign: Campaign, step: Step) -> Step:
+    """Proposes what the algorithm wants next, if it is time for that."""
+    state = step.state
+    algorithm = campaign.branch(state.proposed + 1).rules.algorithm
+    if as_asynchronous(algorithm) is not None and state.generation > 0:
+        before = campaign.branch(state.proposed).rules.algorithm
+        waits = as_asynchronous(before) is None and not _generation_ended(campaign, state)
+        return step if waits else _keep_busy(campaign, step)
+    return _next_generation(campaign, step) if _generation_ended(campaign, state) else step
+
+
+def _generation_ended(campaign: Campaign, state: State) -> bool:
+    """Whether all that the next generation depends on is known (at first that is nothing)."""
+    searched = all(
+        candidate.id in state.ended
+        for candidate in state.candidates.values()
+        if candidate.role == "search" and candidate.generation == state.generation
+    )
+    return searched and not any(_is_awaited(campaign, state, id_) for id_, _ in state.open)
+
+
+def _is_awaited(campaign: Campaign, state: State, id_: str) -> bool:
+    """Whether a generation waits for this, as what the next one is measured by depends on it.
+
+    Where candidates race, are scored on fresh rows or estimated, all is told together, the control
+    with the search; estimates need the references, too.
+    """
+    regime = campaign.regime
+    if measuring.is_reference(id_):
+        return regime.estimator is not None and state.generation > 0
+    return regime.keeps_standings
+
+
+def _tell(campaign: Campaign, state: State) -> State:
+    """Tells the algorithm what has ended of what it may still learn from.
+
+    How others are measured depends on all that has ended, of the control, too.
+    """
+    state = measuring.apply_fresh(state)
+    newcomers = [
+        candidate
+        for candidate in state.candidates.values()
+        if candidate.role != "reference" and state.ended.get(candidate.id) is not None
+    ]
+    told = [
+        _evaluated(candidate, candidate.genome, state.ended[candidate.id])
+        for candidate in state.candidates.values()
+        if candidate.id in state.ended
+        and candidate.role == "search"
+        and candidate.genome is not None
+        and (candidate.generation == state.generation or _may_be_late(campaign, candidate))
+    ]
+    if told:
+        algorithm = campaign.branch(state.proposed).rules.algorithm
+        state = replace(state, memory=algorithm.tell(state.memory, told))
+    newcomers.sort(key=lambda one: (one.role, one.number))
+    return measuring.renew(campaign, state, [one.id for one in newcomers])
+
+
+def _evaluated(candidate: Candidate, genome: Genome, measured: Measured | None) -> Evaluated:
+    return Evaluated(
+        candidate=candidate.id,
+        number=candidate.number,
+        genome=genome,
+        fitness=None if measured is None else measured.fitness,
+        stopped=measured is not None and measured.stopped,
+        tie=None if measured is None else measured.tie,
+    )
+
+
+def _may_be_late(campaign: Campaign, candidate: Candidate) -> bool:
+    return as_asynchronous(campaign.branch(candidate.number).rules.algorithm) is not None
+
+
+def _next_generation(campaign: Campaign, step: Step) -> Step:
+    state = _tell(campaign, step.state)
+    branch = campaign.branch(state.proposed + 1)
+    num = min(allowance(campaign, state), branch.until - state.proposed)
+    generation = state.generation + 1
+    if num == 0:
+        return replace(step, state=_forget_ended(state))
+    state, fresh = measuring.begin_round(campaign, _forget_ended(state))
+    step = replace(step, jobs=[*step.jobs, *fresh])
+    rng = _rng(branch.rules, "search", generation)
+    proposals = branch.rules.algorithm.ask(campaign.space.box, state.memory, rng)[:num]
+    return _add(campaign, step, state, branch, generation, proposals, (generation,))
+
+
+def _keep_busy(campaign: Campaign, step: Step) -> Step:
+    """Keeps as many candidates open as the population has members: no one waits for anyone."""
+    state, fresh = _forget_ended(_tell(campaign, step.state)), list[Job]()
+    if allowance(campaign, state) > 0:
+        state, fresh = measuring.begin_round(campaign, state)
+    step = replace(step, state=state, jobs=[*step.jobs, *fresh])
+    ours = _LETTERS["search"]
+    num_open = sum(1 for id_, rows in step.state.open if id_[0] == ours and rows == "search")
+    while True:
+        state = step.state
+        branch = campaign.branch(state.proposed + 1)
+        algorithm = as_asynchronous(branch.rules.algorithm)
+        if algorithm is None:
+            return step  # a fork whose own rules wait for generations goes on when all have ended
+        if num_open >= algorithm.size(1) or allowance(campaign, state) == 0:
+            return step
+        number = state.proposed + 1
+        rng = _rng(branch.rules, "search", 0, number)
+        proposal = algorithm.ask_one(campaign.space.box, state.memory, rng)
+        generation = 1 + (number - 1) // algorithm.size(1)
+        step = _add(campaign, step, state, branch, generation, [proposal], (0, number))
+        num_open += 1
+
+
+def _add(
+    campaign: Campaign,
+    step: Step,
+    state: State,
+    branch: Branch,
+    generation: int,
+    proposals: Sequence[Proposal],
+    place: tuple[int, ...],
+) -> Step:
+    """Turns proposals into candidates, with as many controls beside them."""
+    state = replace(state, generation=max(generation, state.generation))
+    born = _candidates(campaign, state, "search", proposals)
+    if branch.rules.control:
+        control = RandomSearch(population_size=len(proposals))
+        drawn = control.ask(campaign.space.box, (), _rng(branch.rules, "control", *place))
+        born += _candidates(campaign, state, "control", drawn)
+    following = propose(campaign, replace(state, proposed=state.proposed + len(proposals)), born)
+    return Step(
+        following.state,
+        [*step.candidates, *following.candidates],
+        [*step.jobs, *following.jobs],
+    )
+
+
+def allowance(campaign: Campaign, state: State) -> int:
+    """Returns how many more candidates the search may propose now."""
+    limits, allowed = campaign.limits, 2**31
+    if limits.generations is not None:
+        algorithm = campaign.branch(state.proposed + 1).rules.algorithm
+        if as_asynchronous(algorithm) is not None:
+            allowed = max(0, limits.generations * algorithm.size(1) - state.proposed)
+        elif state.generation >= limits.generations:
+            return 0
+    if limits.evaluations is not None:
+        allowed = min(allowed, max(0, limits.evaluations - state.proposed))
+    return allowed
+
+
+def _forget_ended(state: State) -> State:
+    """Drops what has ended; references and what is still open must be remembered."""
+    waiting = {candidate for candidate, _ in state.open}
+    kept = {
+        id_: candidate
+        for id_, candidate in state.candidates.items()
+        if candidate.role == "reference" or id_ in waiting
+    }
+    return replace(state, candidates=kept, ended={})
+
+
+def _candidates(
+    campaign: Campaign, state: State, role: Role, proposals: Sequence[Proposal]
+) -> list[Candidate]:
+    return [
+        Candidate(
+            id=f"{_LETTERS[role]}{number}",
+            role=role,
+            number=number,
+            generation=state.generation,
+            genome=proposal.genome,
+            recipe=campaign.space.decode(proposal.genome),
+            parents=proposal.parents,
+            operator=proposal.operator,
+        )
+        for number, proposal in enumerate(proposals, start=state.proposed + 1)
+    ]
+
+
+def propose(campaign: Campaign, state: State, born: Sequence[Candidate]) -> Step:
+    """Adds candidates and their first jobs."""
+    jobs = [measuring.first_job(campaign, state, candidate) for candidate in born]
+    state = replace(
+        state,
+        candidates={**state.candidates, **{candidate.id: candidate for candidate in born}},
+        open={**state.open, **{(job.candidate, job.rows): job for job in jobs}},
+    )
+    return Step(state, born, jobs)
+
+
+def _rng(rules: Rules, role: Role, *place: int) -> np.random.Generator:
+    """Randomness is derived from its place, never stored: resuming needs nothing."""
+    return np.random.default_rng([rules.seed, _STREAMS[role], *place])

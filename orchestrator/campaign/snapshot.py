@@ -1,0 +1,211 @@
+"""The search's state as plain data and back: a shortcut for resuming, never the truth.
+
+Candidates are named, not copied: the store has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
+from importlib.metadata import version
+from typing import Any
+
+from evaluators.base import Documents
+from evaluators.digest import hash_json
+from orchestrator.algorithms.base import Evaluated
+from orchestrator.campaign.breeding import allowance
+from orchestrator.campaign.state import Best, Campaign, Candidate, State
+from orchestrator.measurement.measured import Measured, Standing
+from workers.job import Job
+
+
+def can_be_taken(campaign: Campaign, state: State) -> bool:
+    """Whether the state would be the same under any larger budget."""
+    return state.phase == "search" and state.stop is None and allowance(campaign, state) > 0
+
+
+def fits(campaign: Campaign, data: Mapping[str, Any]) -> bool:
+    """Whether the state does not go beyond the campaign's limits."""
+    limits = campaign.limits
+    generations = limits.generations is None or data["generation"] <= limits.generations
+    return generations and (limits.evaluations is None or data["proposed"] < limits.evaluations)
+
+
+def fingerprint(campaign: Campaign, search_settings: Mapping[str, Any]) -> str:
+    """Returns a hash of all but the outcomes that a state depends on: settings and code."""
+    facts = {
+        "search": search_settings,
+        "history": repr(campaign.history),
+        "failures": [campaign.limits.max_failure_fraction, campaign.limits.min_ended],
+        "code": {name: version(name) for name in ("shoal", "numpy")},
+    }
+    return hash_json(facts)
+
+
+def dump(campaign: Campaign, state: State) -> dict[str, Any]:
+    """Returns a state as plain data."""
+    estimator = campaign.regime.estimator
+    return {
+        "open": [_dump_job(campaign, job) for job in state.open.values()],
+        "candidates": list(state.candidates),
+        "ended": {id_: None if one is None else astuple(one) for id_, one in state.ended.items()},
+        "standings": {id_: list(map(list, one.parts)) for id_, one in state.standings.items()},
+        "sampled": {id_: dict(documents) for id_, documents in state.sampled.items()},
+        "broken": sorted(state.broken),
+        "completing": sorted(state.completing),
+        "incomplete": sorted(state.incomplete),
+        "completed": {id_: astuple(one) for id_, one in state.completed.items()},
+        "ahead": [list(key) for key in state.ahead],
+        "incumbents": {role: list(ids) for role, ids in state.incumbents.items()},
+        "rungs": {role: [list(rung) for rung in rungs] for role, rungs in state.rungs.items()},
+        "refreshed": {id_: astuple(one) for id_, one in state.refreshed.items()},
+        "rounds": state.rounds,
+        "bank": None if estimator is None else estimator.to_plain(state.bank),
+        "memory": [[one.candidate, one.fitness, one.stopped, one.tie] for one in state.memory],
+        "tops": {
+            role: [[one.candidate.id, astuple(one.measured)] for one in tops]
+            for role, tops in state.tops.items()
+        },
+        "selected": dict(state.selected),
+        "tested": sorted(list(key) for key in state.tested),
+        **{name: getattr(state, name) for name in _NUMBERS},
+        "stop": state.stop,
+        "phase": state.phase,
+    }
+
+
+_NUMBERS = (
+    "generation",
+    "proposed",
+    "num_scored",
+    "num_failed",
+    "num_stopped",
+    "documents_spent",
+    "documents_full",
+)
+
+
+def _dump_job(campaign: Campaign, job: Job) -> list[Any]:
+    """Names a job; documents that are a block of the campaign's own need not be said."""
+    own = _own_documents(campaign, job.rows, job.block)
+    documents = None if job.documents == own else job.documents
+    return [
+        job.candidate,
+        job.rows,
+        job.block,
+        documents,
+        job.attempt,
+        list(job.avoid),
+        job.halvings,
+    ]
+
+
+def _own_documents(campaign: Campaign, rows: str, block: int) -> Documents | None:
+    regime = campaign.regime
+    if rows == "search" and block < len(regime.blocks):
+        return regime.blocks[block]
+    if rows == "fresh" and regime.layout is not None:
+        fresh: Documents = regime.layout.fresh[block]
+        return fresh
+    return None
+
+
+def with_standings(data: Mapping[str, Any]) -> set[str]:
+    """Returns the candidates whose scores a dumped state needs."""
+    return {*data["standings"], *(id_ for id_, _ in data["ahead"])}
+
+
+def named(data: Mapping[str, Any]) -> set[str]:
+    """Returns the candidates that a dumped state names."""
+    return {
+        *data["candidates"],
+        *(one[0] for one in data["memory"]),
+        *(one[0] for tops in data["tops"].values() for one in tops),
+    }
+
+
+def restore(
+    campaign: Campaign,
+    data: Mapping[str, Any],
+    known: Mapping[str, Candidate],
+    standings: Mapping[str, Standing],
+) -> State:
+    """Returns the state that `dump` was given; the store gives candidates and what they scored.
+
+    Raises:
+        KeyError: if the store lacks a candidate.
+    """
+    estimator = campaign.regime.estimator
+    jobs = [_restore_job(campaign, one, known) for one in data["open"]]
+    return State(
+        open={(job.candidate, job.rows): job for job in jobs},
+        candidates={id_: known[id_] for id_ in data["candidates"]},
+        ended={id_: None if one is None else _measured(one) for id_, one in data["ended"].items()},
+        standings={
+            id_: _with_only(standings[id_], parts) for id_, parts in data["standings"].items()
+        },
+        ahead={(id_, block): standings[id_].parts["search", block] for id_, block in data["ahead"]},
+        completing=frozenset(data["completing"]),
+        incomplete=frozenset(data["incomplete"]),
+        completed={id_: _measured(one) for id_, one in data["completed"].items()},
+        sampled={id_: _documents(one) for id_, one in data["sampled"].items()},
+        broken=frozenset(data["broken"]),
+        incumbents={role: tuple(ids) for role, ids in data["incumbents"].items()},
+        rungs={role: tuple(tuple(rung) for rung in rungs) for role, rungs in data["rungs"].items()},
+        refreshed={id_: _measured(one) for id_, one in data["refreshed"].items()},
+        rounds=data["rounds"],
+        bank=None if estimator is None else estimator.from_plain(data["bank"]),
+        memory=tuple(_evaluated(known[one[0]], *one[1:]) for one in data["memory"]),
+        tops={
+            role: tuple(Best(candidate=known[id_], measured=_measured(one)) for id_, one in tops)
+            for role, tops in data["tops"].items()
+        },
+        selected=data["selected"],
+        tested=frozenset((id_, rows) for id_, rows in data["tested"]),
+        **{name: data[name] for name in _NUMBERS},
+        stop=data["stop"],
+        phase=data["phase"],
+    )
+
+
+def _restore_job(campaign: Campaign, data: Sequence[Any], known: Mapping[str, Candidate]) -> Job:
+    id_, rows, block, documents, attempt, avoid, halvings = data
+    own = _own_documents(campaign, rows, block)
+    return Job(
+        candidate=id_,
+        rows=rows,
+        block=block,
+        documents=own if documents is None else _documents(documents),
+        attempt=attempt,
+        recipe=known[id_].recipe,
+        avoid=tuple(avoid),
+        halvings=halvings,
+    )
+
+
+def _with_only(standing: Standing, parts: Sequence[Sequence[Any]]) -> Standing:
+    """Returns what was known then: the store may have more parts by now."""
+    return Standing({(rows, block): standing.parts[rows, block] for rows, block in parts})
+
+
+_MEASURED = tuple(one.name for one in fields(Measured))
+
+
+def _measured(data: Sequence[Any]) -> Measured:
+    return Measured(**dict(zip(_MEASURED, data, strict=True)))
+
+
+def _documents(data: Mapping[str, Sequence[int]]) -> Documents:
+    return {task: tuple(places) for task, places in data.items()}
+
+
+def _evaluated(one: Candidate, fitness: float, stopped: bool, tie: float | None) -> Evaluated:
+    assert one.genome is not None, "only genomes are bred from"
+    return Evaluated(
+        candidate=one.id,
+        number=one.number,
+        genome=one.genome,
+        fitness=fitness,
+        stopped=stopped,
+        tie=tie,
+    )

@@ -1,0 +1,182 @@
+"""What the reading commands show, as data and as lines. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from evaluators.base import Rows, TaskScore
+from orchestrator.campaign.state import Role
+from orchestrator.measurement.measured import Z95
+from orchestrator.storage.candidates import CandidateRecord
+
+#: Kinds of rows and roles in the order in which a campaign comes to them.
+KINDS: tuple[Rows, ...] = get_args(Rows)
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def candidate(record: CandidateRecord) -> dict[str, Any]:
+    """Returns a candidate as `shoal best --json` prints it."""
+    return {
+        "id": record.id,
+        "name": record.name or None,
+        "generation": record.generation,
+        "fitness": record.fitness,
+        "interval": _interval(record),
+        "fidelity": record.fidelity,
+        "stopped": record.stopped,
+        "scores": _values(record.scores),
+        "stderr": {task: score.stderr for task, score in record.scores.items()},
+        "test": _values(record.test) or None,
+        "parents": list(record.parents),
+        "recipe": dict(record.recipe),
+    }
+
+
+def whole_candidate(record: CandidateRecord, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns all that is known of a candidate, as `shoal show --json` prints it."""
+    return {
+        **candidate(record),
+        "role": record.role,
+        "state": record.state,
+        "operator": record.operator,
+        "genome": list(record.genome) if record.genome is not None else None,
+        "selection": _values(record.selection) or None,
+        "selection_fitness": record.selection_fitness,
+        "test_fitness": record.test_fitness,
+        "control": _values(record.control) or None,
+        "documents": dict(record.documents),
+        "attempts": attempts,
+    }
+
+
+def status_lines(found: dict[str, Any]) -> list[str]:
+    """Returns a campaign's status for people."""
+    best = found["best"]
+    reason = f" ({found['reason']})" if found["reason"] else ""
+    lines = [
+        f"campaign    {found['campaign']}",
+        f"state       {found['state']}{reason}",
+        f"generation  {found['generation']}",
+        (
+            f"evaluated   {found['evaluated']} ({found['cached']} from the cache), "
+            f"{found['failed']} failed, {found['in_flight']} in flight"
+        ),
+        (
+            f"started     {found['started_at']}, ran {found['elapsed_s']:.0f} s, "
+            f"{found['evaluations_per_hour']:.0f} evaluations/h"
+        ),
+    ]
+    lines += _spent_lines(found)
+    if found["driver"]:
+        lines.append(f"driver      {found['driver']}")
+    if best is not None:
+        lines.append(
+            f"best        {best['id']}, fitness {best['fitness']:.4f} on search rows "
+            f"({_tasks(best['scores'])})"
+        )
+    return lines
+
+
+def best_lines(found: dict[str, Any]) -> list[str]:
+    """Returns the best candidates for people."""
+    if not found["candidates"]:
+        return [f"campaign {found['campaign']}: nothing measured yet"]
+    return [
+        f"{one['name'] or one['id']:<16} fitness {_fitness(one)}  generation "
+        f"{one['generation']}  {_tasks(one['scores'])}"
+        + (f"  test: {_tasks(one['test'])}" if one["test"] else "")
+        for one in found["candidates"]
+    ]
+
+
+def show_lines(found: dict[str, Any]) -> list[str]:
+    """Returns a candidate for people."""
+    recipe = found["recipe"]
+    lines = [
+        f"candidate   {found['id']}" + (f" ({found['name']})" if found["name"] else ""),
+        f"state       {found['state']}, generation {found['generation']}, by {found['operator']}",
+        f"parents     {', '.join(found['parents']) or '-'}",
+        f"fitness     {_fitness(found) if found['fitness'] is not None else '-'}",
+        f"scores      {_tasks(found['scores']) or '-'}",
+        *(
+            f"{rows:<11} {_tasks(found[rows])}"
+            for rows in ("selection", "test", "control")
+            if found[rows]
+        ),
+        f"recipe      {recipe['method']} of {', '.join(recipe['sources'])} over {recipe['base']}",
+    ]
+    for part in recipe["slices"]:
+        for setting in part["settings"]:
+            values = "  ".join(
+                f"{name} {', '.join(f'{value:.4f}' for value in values)}"
+                for name, values in setting["values"].items()
+            )
+            module = setting["filter"] or "rest"
+            lines.append(f"  layers {part['start']}-{part['stop'] - 1} {module:<12} {values}")
+    for one in found["attempts"]:
+        took = f"{one['seconds']:.2f} s" if one["seconds"] is not None else "-"
+        cause = f": {one['cause']}" if one["cause"] else ""
+        lines.append(
+            f"attempt     {one['number']} on {_rows(one)}, {one['state']}, {took}, "
+            f"{one['worker'] or '-'}{cause}"
+        )
+    return lines
+
+
+def score_lines(found: dict[str, Any]) -> list[str]:
+    """Returns a model's scores for people."""
+    lines = [f"model     {found['model']}"]
+    for rows in ("search", "selection", "test", "control"):
+        part = found.get(rows)
+        if part is not None:
+            lines.append(f"{rows:<9} fitness {part['fitness']:.4f} ({_tasks(part['scores'])})")
+    return lines
+
+
+def _tasks(scores: dict[str, float]) -> str:
+    return ", ".join(f"{task} {value:.4f}" for task, value in scores.items())
+
+
+def _values(scores: Mapping[str, TaskScore]) -> dict[str, float]:
+    return {task: score.value for task, score in scores.items()}
+
+
+def _interval(record: CandidateRecord) -> list[float] | None:
+    """Returns the 95 % interval of a fitness on search rows."""
+    if record.fitness is None or record.stderr is None:
+        return None
+    return [record.fitness - Z95 * record.stderr, record.fitness + Z95 * record.stderr]
+
+
+def _fitness(found: Mapping[str, Any]) -> str:
+    """Returns a fitness with its interval, and what it rests on if that is not all rows."""
+    text = f"{found['fitness']:.4f}"
+    if found["interval"] is not None:
+        low, high = found["interval"]
+        text += f" [{low:.4f}, {high:.4f}]"
+    if found["fidelity"] < 1:
+        text += f" {'stopped at' if found['stopped'] else 'from'} {found['fidelity']:.0%} of rows"
+    return text
+
+
+def _spent_lines(found: Mapping[str, Any]) -> list[str]:
+    """Says on how many documents whom was scored, and whom a race stopped."""
+    lines = []
+    if found["stopped"]:
+        lines.append(f"stopped     {found['stopped']} of those evaluated, before all search rows")
+    spent = [
+        f"{role} " + " + ".join(f"{by_rows[kind]:,} {kind}" for kind in KINDS if by_rows.get(kind))
+        for role, by_rows in sorted(found["documents"].items(), key=lambda one: ROLES.index(one[0]))
+        if any(by_rows.values())
+    ]
+    if spent:
+        lines.append(f"documents   {'; '.join(spent)}")
+    return lines
+
+
+def _rows(one: Mapping[str, Any]) -> str:
+    """Names the rows of an attempt: which block of them if they were cut, and how many."""
+    text = f"{one['rows']} rows"
+    text += f", block {one['block']}" if one["block"] else ""
+    return text + (f" ({one['documents']} documents)" if one["documents"] else "")

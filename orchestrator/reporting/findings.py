@@ -1,0 +1,180 @@
+"""Says in sentences what the result shows, and never more than its intervals do."""
+
+from __future__ import annotations
+
+from orchestrator.reporting.result import BEST, Line, Result
+from orchestrator.reporting.statistics import Difference
+
+#: What "clearly" stands for in every sentence.
+CLEARLY = (
+    "Clearly means that the 95% interval excludes 0 and p is at most 0.05. Intervals are "
+    "bootstrapped over documents and hold for one comparison each: of many, a few exclude 0 by "
+    "chance. They do not tell how another seed's search would have ended."
+)
+#: Share of comparisons between equals that come out clearly worse.
+_BY_CHANCE = 0.025
+
+
+def verdict(result: Result) -> str:
+    """Says whether the search found something."""
+    winner, rows = result.winner, "selection" if result.winner.selection else "search"
+    if winner.role == "reference":
+        if rows == "selection":
+            return (
+                f"No finalist did better than {winner.label} on the selection rows: the result is "
+                "that model."
+            )
+        return f"No candidate beat {winner.label} on the search rows: the result is that model."
+    if not result.tests:
+        among = "of the finalists " if rows == "selection" else ""
+        missing = (
+            "It was not measured on the test rows."
+            if "test" in result.settings.evaluate.kinds
+            else "There are no test rows to confirm it."
+        )
+        return f"{winner.id} is the best {among}on the {rows} rows. {missing}"
+    return _on_test_rows(result)
+
+
+def controls(result: Result) -> str:
+    """Says whether anything else got worse; empty where there are no control tasks."""
+    if not result.winner.control:
+        if "control" not in result.settings.evaluate.kinds:
+            return ""
+        return f"{result.winner.label} was not measured on the control tasks."
+    compared = [
+        (line, task, found)
+        for line in result.lines[1:]
+        for task, found in line.control_leads.items()
+    ]
+    sentences = [_losses(compared)] if compared else []
+    unknown = [
+        f"{task} beside {line.label}"
+        for line in result.lines[1:]
+        for task in result.winner.control
+        if line.record.control and task not in line.control_leads
+    ]
+    if unknown:
+        sentences.append(f"No interval can be told for {', '.join(unknown)}.")
+    return " ".join(sentences)
+
+
+def optimism(result: Result) -> list[str]:
+    """Says how much selection flattered; empty where search and test rows do not compare."""
+    sentences = [
+        f"{one.label.removeprefix(BEST)} scores {abs(one.difference.value):.3f} "
+        f"{'lower' if one.difference.value < 0 else 'higher'} on the {one.rows} rows than on the "
+        f"test rows: {_explained(one.difference)}."
+        for one in result.optimism
+    ]
+    if sentences and set(result.winner.test) != set(result.winner.scores):
+        sentences.append(
+            "The test tasks have other names than the search tasks: if they are not equally hard, "
+            "that is part of the difference."
+        )
+    return sentences
+
+
+def picking(result: Result) -> str:
+    """Says how the winner was picked."""
+    winner = result.winner
+    if not winner.selection:
+        return f"{winner.label} was picked by its fitness on the search rows."
+    num = len(result.finalists)
+    documents = sum(score.documents for score in winner.selection.values())
+    text = (
+        f"{winner.label} was picked by its fitness on {documents} selection rows among {num} "
+        f"finalist{'s' if num != 1 else ''}: those with the highest lower end of the 95% interval "
+        "of their fitness on the search rows."
+    )
+    if num > result.settings.finalists:
+        return (
+            f"{text} An earlier end of this campaign used the same rows: they have been chosen by "
+            "more than once."
+        )
+    return f"{text} These rows were used for nothing else."
+
+
+def racing(result: Result) -> str:
+    """Says what races, estimates and copied scores saved; empty where each was measured in full."""
+    status = result.status
+    whole = whole_documents(result)
+    spent = sum(
+        status["documents"].get(role, {}).get("search", 0) for role in ("search", "control")
+    )
+    references = [line for line in result.lines if line.record.role == "reference"]
+    num = status["evaluated"] - sum(line.record.fitness is not None for line in references)
+    if whole is None or num < 1 or not 0 < spent < num * whole:
+        return ""
+    counts = {"stopped early": status["stopped"], "copied from equal ones": status["cached"]}
+    why = " and ".join(f"{count} were {how}" for how, count in counts.items() if count)
+    return (
+        (f"Of {num} candidates {why}. " if why else "")
+        + f"Candidates were scored on {spent:,} documents of the search rows where measuring each "
+        f"in full takes {num * whole:,}: {1 - spent / (num * whole):.0%} were saved."
+    )
+
+
+def whole_documents(result: Result) -> int | None:
+    """Returns the documents of a full measurement on the search rows: every reference has one."""
+    counts = [
+        sum(score.documents for score in line.record.scores.values())
+        for line in result.lines
+        if line.record.role == "reference" and line.record.fidelity >= 1
+    ]
+    return max(counts, default=0) or None
+
+
+def _on_test_rows(result: Result) -> str:
+    leads = [line.lead for line in result.lines[1:] if line.lead is not None]
+    if not leads:
+        return (
+            f"{result.winner.id} was measured on the test rows, but there is no model that it can "
+            "be compared with document by document."
+        )
+    above = [one for one in leads if one.value > 0]
+    below = [one for one in leads if one.value < 0]
+    return (
+        f"On the test rows {result.winner.id} scores above {len(above)} of {len(leads)} models it "
+        f"is compared with, {_count(above, 1)} clearly, and below {len(below)}, "
+        f"{_count(below, -1)} clearly."
+    )
+
+
+def _count(leads: list[Difference], sign: int) -> int:
+    return sum(one.clear == sign for one in leads)
+
+
+def _losses(compared: list[tuple[Line, str, Difference]]) -> str:
+    """Names the control tasks that got clearly worse, or what loss cannot be ruled out."""
+    worse = [(line, task, found) for line, task, found in compared if found.clear < 0]
+    if worse:
+        named = "; ".join(
+            f"{task} beside {line.label}, by {-found.value:.3f} [{-found.interval[1]:.3f}, "
+            f"{-found.interval[0]:.3f}]"
+            for line, task, found in worse
+        )
+        return (
+            f"On control tasks the best is clearly worse in {len(worse)} of {len(compared)} "
+            f"comparisons (of as many between equals, about {_BY_CHANCE * len(compared):.1f} come "
+            f"out so by chance): {named}."
+        )
+    text = (
+        f"On control tasks the best is clearly worse in none of {len(compared)} comparisons with "
+        "the models beside it."
+    )
+    line, task, found = min(compared, key=lambda one: one[2].interval[0])
+    if found.interval[0] >= 0:
+        return text
+    return (
+        f"{text} That rules no small loss out: the lowest interval reaches down to "
+        f"{found.interval[0]:+.3f} ({task} beside {line.label})."
+    )
+
+
+def _explained(found: Difference) -> str:
+    if found.clear > 0:
+        return "more than the chance of the documents explains"
+    if found.clear < 0:
+        return "the test rows came out easier"
+    return "no more than the chance of the documents can explain"

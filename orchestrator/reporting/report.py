@@ -1,0 +1,88 @@
+"""The report of a campaign, in Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.reporting import findings
+from orchestrator.reporting import result_tables as tables
+from orchestrator.reporting.result import Result
+from orchestrator.reporting.result_tables import markdown_table
+
+
+def markdown(result: Result, picture: str) -> str:
+    """Returns the report; `picture` is the file of `picture.draw`."""
+    parts = [
+        f"# Campaign {result.settings.name}",
+        findings.verdict(result),
+        "\n".join(f"- **Warning**: {text}" for text in result.warnings),
+        markdown_table(tables.header(result), tables.rows(result)),
+        findings.CLEARLY if result.tests else "",
+        f"![fitness over evaluations]({picture})",
+        *_controls(result),
+        *_optimism(result),
+        "## What was done",
+        findings.picking(result),
+        markdown_table(["", ""], _facts(result)),
+        *_ledger(result),
+        *_failures(result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def lines(result: Result) -> list[str]:
+    """Returns what is said at the end of a run below its table: findings, then warnings."""
+    winners = [one for one in result.optimism if one.label == result.lines[0].label]
+    said = [findings.verdict(result), findings.controls(result)]
+    said += findings.optimism(replace(result, optimism=winners))
+    said += [findings.racing(result), *(f"warning: {text}" for text in result.warnings)]
+    return [text for text in said if text]
+
+
+def _controls(result: Result) -> list[str]:
+    text = findings.controls(result)
+    if not text:
+        return []
+    rows = tables.control_rows(result)
+    table = markdown_table(tables.control_header(), rows) if rows else ""
+    return ["## Did anything else get worse?", text, table]
+
+
+def _optimism(result: Result) -> list[str]:
+    sentences = findings.optimism(result)
+    if not sentences:
+        return []
+    return [
+        "## Optimism",
+        "How much higher fitness is on rows that a model was chosen by than on test rows.",
+        markdown_table(tables.optimism_header(), tables.optimism_rows(result)),
+        " ".join(sentences),
+    ]
+
+
+def _facts(result: Result) -> list[list[str]]:
+    status = result.status
+    return [
+        ["candidates measured", str(status["evaluated"])],
+        ["of these stopped early", str(status["stopped"])],
+        ["candidates failed", str(status["failed"])],
+        ["generations", str(status["generation"])],
+        ["time", f"{status['elapsed_s']:.0f} s"],
+        ["seed", str(result.settings.seed)],
+        *[[name, version] for name, version in result.versions.items()],
+    ]
+
+
+def _ledger(result: Result) -> list[str]:
+    rows = tables.ledger_rows(result)
+    if not rows:
+        return []
+    table = markdown_table(tables.ledger_header(result), rows)
+    return ["## What was spent", table, findings.racing(result)]
+
+
+def _failures(result: Result) -> list[str]:
+    if not result.failures:
+        return []
+    rows = [[cause, str(num)] for cause, num in result.failures]
+    return ["## Failures", markdown_table(["cause", "times"], rows)]
