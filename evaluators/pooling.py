@@ -30,8 +30,14 @@ def pool(scores: Sequence[Score]) -> Score:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Returns the mean of values and its standard error, which a single value does not have."""
+    """Returns the mean of values and its standard error, which a single value does not have.
+
+    Raises:
+        ValueError: if there are no values.
+    """
     num = len(values)
+    if not num:
+        raise ValueError("a mean needs at least one value, and got none")
     mean = math.fsum(values) / num
     if num < 2:
         return mean, None

@@ -20,6 +20,7 @@ from orchestrator.command_line import exit_codes
 from orchestrator.command_line.progress import ProgressView
 from orchestrator.exporting import model_folder as exports
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
+from orchestrator.measurement.estimator import UnfitValuesError
 from orchestrator.reporting import model_card, picture, report
 from orchestrator.reporting import result as results
 from orchestrator.reporting import result_tables as tables
@@ -189,6 +190,10 @@ def _drive(parts: Parts, store: SqlStore, elapsed_s: float, as_json: bool) -> in
         store.end("interrupted", "another search", driver.elapsed_s())
         _say(f"shoal: {error}")
         return exit_codes.CHANGED_SEARCH
+    except UnfitValuesError as error:
+        store.end("interrupted", str(error), driver.elapsed_s())
+        _say(f"shoal: {error}, and give the campaign another name")
+        return exit_codes.USER_MISTAKE
     except (StoreFaultError, LeaseLostError) as error:
         _say(
             f"shoal: {error}\n{settings.name}: all that was recorded is kept; go on with: "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
@@ -40,6 +41,9 @@ class CodeJudge:
                 "limit": settings.limit,
             },
             environment={CODE_LEAVE: "1"},
+            writable=(
+                str(evaluate.config.HF_METRICS_CACHE),
+            ),  # where metrics keep what they add up
         )
 
     def metrics(

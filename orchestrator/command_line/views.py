@@ -75,6 +75,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
             f"best        {best['id']}, fitness {best['fitness']:.4f} on search rows "
             f"({_tasks(best['scores'])})"
         )
+        if found["winner"] != best["id"]:
+            lines.append(f"winner      {found['winner']}, by more than its fitness on search rows")
     return lines
 
 

@@ -1,7 +1,8 @@
 """A campaign as an Optuna study, for its plots, its importances and its dashboard.
 
 Optuna itself says what is in the file: its storage writes through a back end that only keeps the
-lines. A candidate is a trial; references, which have no parameters, are an attribute of the study.
+lines. A candidate is a trial, one that a race stopped a pruned trial; references, which have no
+parameters, are an attribute of the study.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _trial(
     row: Mapping[str, Any], distributions: dict[str, BaseDistribution], tasks: Sequence[str]
 ) -> FrozenTrial:
     trial = create_trial(
-        state=_STATES[row["state"]],
+        state=TrialState.PRUNED if row.get("stopped") else _STATES[row["state"]],
         value=row.get("fitness"),
         params={name: row[name] for name in distributions},
         distributions=distributions,

@@ -11,6 +11,11 @@ from orchestrator.measurement.measured import Measured
 
 ESTIMATORS = Registry("estimator", {"irt": "orchestrator.measurement.item_bank:ItemBank"})
 
+
+class UnfitValuesError(ValueError):
+    """Documents' values are not what the estimator needs; the estimator or the metric must go."""
+
+
 #: A candidate, the documents that it was measured on, and its score on them.
 Answered: TypeAlias = tuple[str, Documents, Score]
 #: An estimator's memory: a frozen value.
@@ -51,7 +56,7 @@ class Estimator(Protocol[M]):
             parents: references whose abilities span the candidate's; all of them if empty.
 
         Raises:
-            ValueError: if a document's value is none that the estimator can deal with.
+            UnfitValuesError: if a document's value is none that the estimator can deal with.
         """
         ...
 

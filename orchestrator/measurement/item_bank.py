@@ -23,7 +23,7 @@ from annotated_types import Ge, Interval
 
 from evaluators.base import Documents, Score, TaskFacts
 from orchestrator.measurement import irt
-from orchestrator.measurement.estimator import Answered
+from orchestrator.measurement.estimator import Answered, UnfitValuesError
 from orchestrator.measurement.irt import Array, Bank, Estimate, Places
 from orchestrator.measurement.item_memory import Fitted, ItemMemory, Row, TaskItems
 from orchestrator.measurement.measured import Measured
@@ -141,12 +141,12 @@ def _row(task: TaskItems, candidate: str, score: Score, places: Sequence[int]) -
     """Returns a model's answers to a task's documents, if that is what its score holds."""
     values = score.tasks[task.name].per_document
     if len(values) != len(places):
-        raise ValueError(
+        raise UnfitValuesError(
             f"estimator: task {task.name!r} has {len(values)} results for {len(places)} documents"
         )
     for place, value in zip(places, values, strict=True):
         if value not in (0.0, 1.0):
-            raise ValueError(
+            raise UnfitValuesError(
                 f"estimator: task {task.name!r}: a document must be right (1) or wrong (0), and "
                 f"document {place} has {value}; leave the estimator out or choose a metric such "
                 "as acc"

@@ -78,6 +78,7 @@ class Reader:
             running = row.state == "running" and lease.is_alive(row, time.time())
             state = row.state if running or row.state != "running" else "interrupted"
             best = candidates.ranked(connection, row.id, 1)
+            winner = candidates.winner(connection, row, candidates.CONTENDERS)
             documents, stopped = _spent(connection, row.id)
             return {
                 "campaign": row.name,
@@ -92,6 +93,7 @@ class Reader:
                 "in_flight": connection.execute(in_flight).scalar_one() if running else 0,
                 "driver": lease.describe(row) if running else None,
                 "best": _best_of(connection, row.id, best[0]) if best else None,
+                "winner": None if winner is None else winner.id,
                 "started_at": _iso(row.started_at),
                 "elapsed_s": round(row.elapsed_s, 3),
                 "evaluations_per_hour": _per_hour(

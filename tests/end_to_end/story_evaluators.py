@@ -32,6 +32,8 @@ class Patient:
     obstacle: str = ""
     #: Whether there are test rows.
     tests: bool = True
+    #: What a document scores that is not wrong, and said to be one of a mean.
+    right: float = 1.0
 
     @property
     def kinds(self) -> frozenset[Rows]:
@@ -40,7 +42,11 @@ class Patient:
     def check(self) -> EvaluatorFacts:
         return EvaluatorFacts(
             tasks={
-                rows: {NAMES[rows]: TaskFacts(documents=len(VALUES), rows=f"{NAMES[rows]} rows")}
+                rows: {
+                    NAMES[rows]: TaskFacts(
+                        documents=len(VALUES), rows=f"{NAMES[rows]} rows", is_mean=True
+                    )
+                }
                 for rows in sorted(self.kinds)
             },
             identity={rows: f"patient {name}" for rows, name in NAMES.items()},
@@ -68,6 +74,6 @@ class Eye:
         ]
         name = NAMES[rows]
         places = range(len(VALUES)) if documents is None else documents[name]
-        values = tuple(VALUES[place] for place in places)
+        values = tuple(self._settings.right * VALUES[place] for place in places)
         task = TaskScore(value=max(sizes), stderr=0.1, documents=len(values), per_document=values)
         return Score(fitness=sum(sizes), tasks={name: task})

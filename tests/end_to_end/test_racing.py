@@ -149,3 +149,11 @@ def test_what_cannot_be_is_refused_before_anything_is_made(shoal, tmp_path, bad,
     assert ended.code == 2
     assert said in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_an_item_bank_refuses_values_that_are_neither_right_nor_wrong(shoal, tmp_path):
+    more = ("estimator={kind: irt, documents: 2}", "evaluate.right=0.5")
+    ended = shoal.call("run", *shoal.patient(tmp_path, *more))
+    assert ended.code == 2
+    assert "a document must be right (1) or wrong (0), and document 1 has 0.5" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -147,7 +147,7 @@ def test_a_well_known_name_tells_where_the_split_is_that_results_are_reported_on
 
 
 def test_what_is_shipped_is_hashes_of_many_rows_and_nothing_else():
-    data = json.loads((ROOT / "evaluators" / "public_rows.json").read_text())
+    data = json.loads((ROOT / "evaluators" / "harness" / "public_rows.json").read_text())
     recorded = public_rows.recorded()
     assert {"gsm8k test", "mmlu test", "boolq validation", "mgsm ja test"} <= set(data)
     for name, packed in data.items():

@@ -444,6 +444,11 @@ def test_a_row_puts_the_blocks_of_a_candidate_together(raced, tmp_path, ending):
     ).score.tasks["one"].value  # fmt: skip
 
 
+def test_who_was_stopped_is_a_pruned_trial(raced, tmp_path):
+    states = {one.user_attrs["id"]: one.state.name for one in journal(raced, tmp_path / "j").trials}
+    assert states == {"s1": "COMPLETE", "s2": "PRUNED", "s3": "WAITING"}
+
+
 DOCUMENTS = [
     {
         "candidate": id_, "rows": rows, "block": block, "task": task, "document": place,

@@ -31,7 +31,7 @@ ATTEMPT = {
 STATUS = {
     "campaign": "demo", "state": "running", "reason": None, "generation": 3, "evaluated": 40,
     "failed": 0, "cached": 0, "stopped": 0, "documents": {}, "in_flight": 2, "driver": None,
-    "best": None, "started_at": "2025-01-01T00:00:00Z", "elapsed_s": 60.0,
+    "best": None, "winner": None, "started_at": "2025-01-01T00:00:00Z", "elapsed_s": 60.0,
     "evaluations_per_hour": 2400.0,
 }  # fmt: skip
 
@@ -95,6 +95,14 @@ def test_the_status_says_what_was_spent_and_stopped():
     plain = "\n".join(views.status_lines(STATUS))
     assert "stopped" not in plain
     assert "documents" not in plain
+
+
+def test_the_status_names_a_winner_that_is_not_the_best_on_search_rows():
+    best = {"id": "s7", "fitness": 0.75, "scores": {"a": 0.75}}
+    other = views.status_lines({**STATUS, "best": best, "winner": "s3"})
+    assert any(line.split()[:2] == ["winner", "s3,"] for line in other)
+    same = views.status_lines({**STATUS, "best": best, "winner": "s7"})
+    assert not any(line.startswith("winner") for line in same)
 
 
 def test_the_scores_of_a_model_are_shown_on_all_kinds_of_rows_that_there_are():
