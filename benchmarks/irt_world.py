@@ -20,7 +20,7 @@ from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.measurement.item_bank import ItemBank
 from orchestrator.measurement.item_memory import ItemMemory
-from orchestrator.spaces.base import Box, Genome
+from orchestrator.spaces.genes import Genome, reals
 
 Array: TypeAlias = np.ndarray[Any, Any]
 #: Fitness and genome of a candidate.
@@ -28,7 +28,7 @@ Born: TypeAlias = tuple[float, Genome]
 
 GROUPS = ((0, 1, 2), (3, 4, 5), (6, 7), (8, 9))
 GENES = 2 * len(GROUPS)
-BOX = Box(
+GENES = reals(
     names=tuple(f"gene{index}" for index in range(GENES)),
     lower=(0.0,) * GENES,
     upper=(1.0,) * GENES,
@@ -71,7 +71,7 @@ class World:
     def references(self) -> list[tuple[str, Score]]:
         """The base, the experts and their plain average, measured in full."""
         alone = np.tile(np.eye(len(GROUPS)), 2)
-        genomes = [(0.0,) * GENES, *(tuple(one) for one in alone.tolist()), BOX.start or ()]
+        genomes = [(0.0,) * GENES, *(tuple(one) for one in alone.tolist()), GENES.start or ()]
         answers = self.answers(genomes, self.search)
         return [(f"r{index + 1}", score(one)) for index, one in enumerate(answers)]
 
@@ -99,7 +99,7 @@ def evolve(
     born: list[Born] = []
     for generation in range(GENERATIONS):
         rng = np.random.default_rng([seed, generation])
-        genomes = [proposal.genome for proposal in algorithm.ask(BOX, memory, rng)]
+        genomes = [proposal.genome for proposal in algorithm.ask(GENES, memory, rng)]
         evaluated = []
         for genome, fitness in zip(genomes, measure(genomes), strict=True):
             evaluated.append(

@@ -32,7 +32,7 @@ from evaluators.documents import quantise
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.campaign.state import Campaign, Candidate, Limits
 from orchestrator.loop import Driver
-from orchestrator.spaces.base import Box, Genome
+from orchestrator.spaces.genes import Genome, reals
 from orchestrator.storage.base import Begun, NewCampaign, Taken, Turn
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.store import SqlStore
@@ -83,7 +83,9 @@ class Space:
     references: tuple[()] = ()
     revisions: dict[str, str] = field(default_factory=dict)
 
-    box = Box(tuple(f"weight {index}" for index in range(GENES)), (-0.5,) * GENES, (1.5,) * GENES)
+    genes = reals(
+        tuple(f"weight {index}" for index in range(GENES)), (-0.5,) * GENES, (1.5,) * GENES
+    )
 
     def decode(self, genome: Genome) -> MergeRecipe:
         return recipe_of(genome)

@@ -307,12 +307,11 @@ def by_task(facts: EvaluatorFacts) -> dict[str, TaskFacts]:
 def _search_settings(
     settings: CampaignSettings, space: Space, facts: EvaluatorFacts
 ) -> Mapping[str, Any]:
-    box = space.box
     return {
         **_search_sections(settings),
         "revisions": dict(space.revisions),
         "rows": {name: one.rows for name, one in by_task(facts).items()},
         "prompts": {name: one.prompts for name, one in by_task(facts).items()},
         "warnings": list(facts.warnings),
-        "genes": {"names": list(box.names), "lower": list(box.lower), "upper": list(box.upper)},
+        "genes": space.genes.as_dict(),
     }

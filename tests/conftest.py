@@ -24,7 +24,8 @@ from orchestrator.measurement.layout import layout
 from orchestrator.measurement.measured import Standing
 from orchestrator.measurement.race import Field
 from orchestrator.measurement.regime import Refresh, Regime
-from orchestrator.spaces.base import Box, Genome, Reference
+from orchestrator.spaces.base import Reference
+from orchestrator.spaces.genes import Genes, Genome, reals
 from workers.job import Failed, Job, Scored
 from workers.recipe import MergeRecipe, Setting, Slice
 
@@ -59,9 +60,9 @@ class FakeSpace:
     revisions: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def box(self) -> Box:
+    def genes(self) -> Genes:
         names = tuple(f"x{index}" for index in range(self.dim))
-        return Box(names, (-1.0,) * self.dim, (2.0,) * self.dim)
+        return reals(names, (-1.0,) * self.dim, (2.0,) * self.dim)
 
     @property
     def references(self) -> Sequence[Reference]:

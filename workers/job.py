@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from evaluators.base import Documents, Rows, Score
-from workers.recipe import MergeRecipe
+from workers.recipe import Recipe
 
 #: Where an attempt failed. `worker` means that the process or its node was lost.
 Stage = Literal["build", "evaluate", "worker"]
@@ -28,7 +28,7 @@ class Job:
     block: int = 0
     #: The block's documents; None for all rows of the kind.
     documents: Documents | None = None
-    recipe: MergeRecipe
+    recipe: Recipe
     #: Nodes on which earlier attempts failed: to be placed elsewhere where there is an elsewhere.
     avoid: tuple[str, ...] = ()
     #: How often the batch is halved, because earlier attempts ran out of memory.

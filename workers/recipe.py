@@ -15,13 +15,49 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from evaluators.digest import hash_text
+from evaluators.registry import Registry
 from workers.models.layers import is_before_layers, layer_of
 
 #: A model to read: a folder or hub id as the user wrote it, or a recipe that builds it.
 Source: TypeAlias = "str | MergeRecipe"
+
+
+class Recipe(Protocol):
+    """What all recipes are: values that travel, are stored, hashed, and built from."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that has to be read."""
+        ...
+
+    def digest(self) -> str:
+        """Returns a hash of all that the recipe says; equal recipes build equal models."""
+        ...
+
+    def text(self) -> str:
+        """Returns the recipe as JSON, always in the same order."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the recipe as plain data that JSON can hold, with its registered `kind`."""
+        ...
+
+
+#: Classes with `from_dict`, by the `kind` that `as_dict` says.
+RECIPES = Registry("recipe", {"merge": "workers.recipe:MergeRecipe"})
+
+
+def read_recipe(data: Mapping[str, Any]) -> Recipe:
+    """Makes a recipe from what its `as_dict` returned.
+
+    Raises:
+        UnknownNameError: if its kind is not known.
+    """
+    kind: Any = RECIPES.load(data.get("kind", "merge"))
+    return cast("Recipe", kind.from_dict(data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

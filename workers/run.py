@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from evaluators.base import Evaluator, EvaluatorSettings, Language
 from workers.job import Failed, Job, Kind, Outcome, Scored, Stage
-from workers.recipe import MergeRecipe
+from workers.recipe import Recipe
 
 #: Errors that another attempt may not meet: memory is shared, files come and go.
 _TRANSIENT = (MemoryError, OSError)
@@ -27,7 +27,7 @@ class Builder(Protocol):
         """The resident model."""
         ...
 
-    def build(self, recipe: MergeRecipe) -> Language:
+    def build(self, recipe: Recipe) -> Language:
         """Returns the model of a recipe."""
         ...
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from evaluators.registry import Registry
-from orchestrator.spaces.base import Box, Genome
+from orchestrator.spaces.genes import Genes, Genome
 
 ALGORITHMS = Registry(
     "algorithm",
@@ -46,23 +47,56 @@ class Evaluated:
     stopped: bool = False
     #: Tells those of equal fitness apart, the greater the better; None if unknown.
     tie: float | None = None
+    #: Value of each objective, all to be maximised; empty if it could not be measured.
+    values: tuple[float, ...] = ()
+    #: By how much it breaks the constraints, in all; 0 if it keeps them.
+    violation: float = 0.0
+    #: What each document of each task scored, for algorithms that say they need it.
+    answers: tuple[float, ...] = ()
 
     @property
-    def rank(self) -> tuple[bool, float, float, int]:
-        """Sorts the measured, the better the greater; no two are equal."""
+    def rank(self) -> tuple[bool, float, float, float, int]:
+        """Sorts the measured, the better the greater; no two are equal.
+
+        Who was measured in full is before who was stopped, then who breaks the constraints less
+        (Deb 2000, https://doi.org/10.1016/S0045-7825(99)00389-8), then who is fitter.
+        """
         fitness = -math.inf if self.fitness is None else self.fitness
         tie = -math.inf if self.tie is None else self.tie
-        return (not self.stopped, fitness, tie, -self.number)
+        return (not self.stopped, -self.violation, fitness, tie, -self.number)
 
 
-#: An algorithm's memory: the measured candidates it still builds on, best first.
-Memory: TypeAlias = tuple[Evaluated, ...]
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What an algorithm remembers: candidates, and plain data of its own."""
+
+    #: Measured candidates that it still builds on, in an order of its own.
+    members: tuple[Evaluated, ...] = ()
+    #: What else it needs, as JSON can hold it; never changed in place.
+    state: Mapping[str, Any] = field(default_factory=dict)
+    #: Memories of its parts (islands, other algorithms).
+    parts: tuple[Memory, ...] = ()
+
+    @property
+    def everyone(self) -> Iterator[Evaluated]:
+        """All members, those of the parts included."""
+        yield from self.members
+        for part in self.parts:
+            yield from part.everyone
+
+    def changed(self, change: Callable[[Evaluated], Evaluated]) -> Memory:
+        """Returns the memory with each member changed; sorted again where it was by rank."""
+        members = [change(one) for one in self.members]
+        if is_ranked(self.members):
+            members.sort(key=lambda one: one.rank, reverse=True)
+        parts = tuple(part.changed(change) for part in self.parts)
+        return replace(self, members=tuple(members), parts=parts)
 
 
 class Algorithm(Protocol):
     """Proposes genomes a generation at a time. Holds settings only; changes nothing."""
 
-    def ask(self, box: Box, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
+    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
         """Returns the proposals of the next generation."""
         ...
 
@@ -83,7 +117,7 @@ class Asynchronous(Algorithm, Protocol):
         """Whether it is set to run so; `size(1)` candidates are then open at any time."""
         ...
 
-    def ask_one(self, box: Box, memory: Memory, rng: np.random.Generator) -> Proposal:
+    def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
         """Returns one more proposal."""
         ...
 
@@ -100,14 +134,21 @@ def ranked(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     return sorted(measured, key=lambda one: one.rank, reverse=True)
 
 
-def comparable(memory: Memory) -> list[float]:
+def is_ranked(members: Sequence[Evaluated]) -> bool:
+    """Whether members come in the order of their ranks, best first."""
+    return all(better.rank > worse.rank for better, worse in pairwise(members))
+
+
+def comparable(members: Sequence[Evaluated]) -> list[float]:
     """Returns the fitness of each member, with that of stopped ones below all others.
 
     What a race stopped was seen on few rows, on which it may look better than it is: it is given
     at most the lowest fitness of those that were measured in full.
     """
-    known = [one.fitness for one in memory if one.fitness is not None and not one.stopped]
+    known = [one.fitness for one in members if one.fitness is not None and not one.stopped]
     if not known:
-        return [one.fitness or 0.0 for one in memory]
+        return [one.fitness or 0.0 for one in members]
     below = math.nextafter(min(known), -math.inf)
-    return [min(one.fitness or 0.0, below) if one.stopped else one.fitness or 0.0 for one in memory]
+    return [
+        min(one.fitness or 0.0, below) if one.stopped else one.fitness or 0.0 for one in members
+    ]

@@ -21,7 +21,7 @@ from orchestrator.algorithms.base import Evaluated, Memory, Proposal, comparable
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
 from orchestrator.operators.selection import Selection, Tournament
-from orchestrator.spaces.base import Box, Genome, genome_of
+from orchestrator.spaces.genes import Genes, Genome, genome_of
 
 #: Mutations of a child that keeps equalling a known genome before it is let through.
 _MAX_MUTATIONS = 10
@@ -54,33 +54,33 @@ class Genetic:
                 f"{self.elites}"
             )
 
-    def ask(self, box: Box, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
+    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
         """Returns a random generation at first, children of the population afterwards."""
-        if not memory:
-            return self._first(box, rng)
-        known = {member.genome for member in memory}
+        if not memory.members:
+            return self._first(genes, rng)
+        known = {member.genome for member in memory.members}
         children: list[Proposal] = []
-        for _ in range(self.population_size - min(self.elites, len(memory))):
-            child = self._child(box, memory, known, rng)
+        for _ in range(self.population_size - min(self.elites, len(memory.members))):
+            child = self._child(genes, memory, known, rng)
             known.add(child.genome)
             children.append(child)
         return children
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Keeps the elite and the new generation, best first; all that were known if async."""
-        kept = memory if self.asynchronous else memory[: self.elites]
-        return tuple(ranked([*kept, *evaluated])[: self.population_size])
+        kept = memory.members if self.asynchronous else memory.members[: self.elites]
+        return Memory(tuple(ranked([*kept, *evaluated])[: self.population_size]))
 
     @property
     def asynchronous(self) -> bool:
         """Whether each outcome brings the next child."""
         return self.mode == "async"
 
-    def ask_one(self, box: Box, memory: Memory, rng: np.random.Generator) -> Proposal:
+    def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
         """Returns a child of the population, or a sample while nothing has been measured."""
-        if not memory:
-            return Proposal(genome=box.sample(rng, 1)[0], operator="sample")
-        return self._child(box, memory, [member.genome for member in memory], rng)
+        if not memory.members:
+            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
+        return self._child(genes, memory, [member.genome for member in memory.members], rng)
 
     def size(self, generation: int) -> int:
         """The elite is not measured again."""
@@ -88,35 +88,35 @@ class Genetic:
             return self.population_size
         return self.population_size if generation == 1 else self.population_size - self.elites
 
-    def _first(self, box: Box, rng: np.random.Generator) -> list[Proposal]:
+    def _first(self, genes: Genes, rng: np.random.Generator) -> list[Proposal]:
         """Samples the first generation, part of it on the way from the start to anywhere."""
-        samples = box.sample(rng, self.population_size)
-        num_warm = round(self.warm_start * len(samples)) if box.start is not None else 0
+        samples = genes.sample(rng, self.population_size)
+        num_warm = round(self.warm_start * len(samples)) if genes.start is not None else 0
         ways = rng.random(num_warm)
         ways[:1] = 0.0
         proposals = []
         for sample, way in zip(samples[:num_warm], ways, strict=True):
-            start = np.asarray(box.start)
-            between = box.repair(start + way * (np.asarray(sample) - start))
+            start = np.asarray(genes.start)
+            between = genes.repair(start + way * (np.asarray(sample) - start))
             proposals.append(Proposal(genome=between, operator="start"))
         proposals += [Proposal(genome=one, operator="sample") for one in samples[num_warm:]]
         return proposals
 
     def _child(
-        self, box: Box, memory: Memory, known: Collection[Genome], rng: np.random.Generator
+        self, genes: Genes, memory: Memory, known: Collection[Genome], rng: np.random.Generator
     ) -> Proposal:
-        fitness = comparable(memory)
-        first, second = (memory[index] for index in self.selection(fitness, 2, rng))
-        genes = np.asarray(first.genome)
-        crossed = self.crossover(genes, np.asarray(second.genome), rng)
+        members = memory.members
+        chosen = self.selection(comparable(members), 2, rng)
+        first, second = (members[index] for index in chosen)
+        values = np.asarray(first.genome)
+        crossed = self.crossover(values, np.asarray(second.genome), genes, rng)
         parents = (first.candidate,) if crossed is None else (first.candidate, second.candidate)
-        genes = genes if crossed is None else crossed
-        ranges = np.subtract(box.upper, box.lower)
+        values = values if crossed is None else crossed
         for _ in range(_MAX_MUTATIONS):
-            child = box.repair(self.mutation(genes, ranges, rng))
+            child = genes.repair(self.mutation(values, genes, rng))
             if child not in known:
                 break
-            genes = np.asarray(child)
+            values = np.asarray(child)
         names = [] if crossed is None else [type(self.crossover).__name__.lower()]
         operator = "+".join([*names, type(self.mutation).__name__.lower()])
         return Proposal(

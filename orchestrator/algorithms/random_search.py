@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal
-from orchestrator.spaces.base import Box
+from orchestrator.spaces.genes import Genes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,12 @@ class RandomSearch:
     #: Candidates in what counts as a generation.
     population_size: Annotated[int, Ge(1)] = 16
 
-    def ask(self, box: Box, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
+    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
         """Draws a generation."""
         del memory
         return [
             Proposal(genome=genome, operator="sample")
-            for genome in box.sample(rng, self.population_size)
+            for genome in genes.sample(rng, self.population_size)
         ]
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:

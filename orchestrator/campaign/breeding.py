@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.algorithms.base import Evaluated, Proposal, as_asynchronous
+from orchestrator.algorithms.base import Evaluated, Memory, Proposal, as_asynchronous
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import measuring
 from orchestrator.campaign.state import Branch, Campaign, Candidate, Role, Rules, State, Step
 from orchestrator.measurement.measured import Measured
-from orchestrator.spaces.base import Genome
+from orchestrator.spaces.genes import Genome
 from workers.job import Job
 
 #: Places of the campaign's random streams; each draw of a generation has one of its own.
@@ -80,14 +80,8 @@ def _tell(campaign: Campaign, state: State) -> State:
 
 
 def _evaluated(candidate: Candidate, genome: Genome, measured: Measured | None) -> Evaluated:
-    return Evaluated(
-        candidate=candidate.id,
-        number=candidate.number,
-        genome=genome,
-        fitness=None if measured is None else measured.fitness,
-        stopped=measured is not None and measured.stopped,
-        tie=None if measured is None else measured.tie,
-    )
+    one = Evaluated(candidate=candidate.id, number=candidate.number, genome=genome, fitness=None)
+    return measuring.evaluated(one, measured)
 
 
 def _may_be_late(campaign: Campaign, candidate: Candidate) -> bool:
@@ -104,7 +98,7 @@ def _next_generation(campaign: Campaign, step: Step) -> Step:
     state, fresh = measuring.begin_round(campaign, _forget_ended(state))
     step = replace(step, jobs=[*step.jobs, *fresh])
     rng = _rng(branch.rules, "search", generation)
-    proposals = branch.rules.algorithm.ask(campaign.space.box, state.memory, rng)[:num]
+    proposals = branch.rules.algorithm.ask(campaign.space.genes, state.memory, rng)[:num]
     return _add(campaign, step, state, branch, generation, proposals, (generation,))
 
 
@@ -126,7 +120,7 @@ def _keep_busy(campaign: Campaign, step: Step) -> Step:
             return step
         number = state.proposed + 1
         rng = _rng(branch.rules, "search", 0, number)
-        proposal = algorithm.ask_one(campaign.space.box, state.memory, rng)
+        proposal = algorithm.ask_one(campaign.space.genes, state.memory, rng)
         generation = 1 + (number - 1) // algorithm.size(1)
         step = _add(campaign, step, state, branch, generation, [proposal], (0, number))
         num_open += 1
@@ -146,7 +140,7 @@ def _add(
     born = _candidates(campaign, state, "search", proposals)
     if branch.rules.control:
         control = RandomSearch(population_size=len(proposals))
-        drawn = control.ask(campaign.space.box, (), _rng(branch.rules, "control", *place))
+        drawn = control.ask(campaign.space.genes, Memory(), _rng(branch.rules, "control", *place))
         born += _candidates(campaign, state, "control", drawn)
     following = propose(campaign, replace(state, proposed=state.proposed + len(proposals)), born)
     return Step(

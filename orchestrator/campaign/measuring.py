@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from evaluators.pooling import pool
+from orchestrator.algorithms.base import Evaluated
 from orchestrator.campaign.state import Best, Campaign, Candidate, Key, Role, State
 from orchestrator.measurement.measured import Measured, Standing
 from orchestrator.measurement.race import Field
@@ -182,17 +183,28 @@ def apply_fresh(state: State) -> State:
     if not state.refreshed:
         return state
     new = state.refreshed
-    memory = [
-        replace(one, fitness=new[one.candidate].fitness, tie=new[one.candidate].tie)
-        if one.candidate in new
-        else one
-        for one in state.memory
-    ]
+
+    def renewed(one: Evaluated) -> Evaluated:
+        measured = new.get(one.candidate)
+        return one if measured is None else evaluated(one, measured)
+
     known = [top for tops in state.tops.values() for top in tops if top.candidate.id in new]
     for top in known:
         state = note_top(state, top.candidate, new[top.candidate.id])
+    return replace(state, memory=state.memory.changed(renewed), refreshed={})
+
+
+def evaluated(one: Evaluated, measured: Measured | None) -> Evaluated:
+    """Returns a candidate as an algorithm is told of it once it has been measured."""
+    if measured is None:
+        return replace(one, fitness=None)
     return replace(
-        state, memory=tuple(sorted(memory, key=lambda one: one.rank, reverse=True)), refreshed={}
+        one,
+        fitness=measured.fitness,
+        stopped=measured.stopped,
+        tie=measured.tie,
+        values=measured.values,
+        violation=measured.violation,
     )
 
 

@@ -5,14 +5,14 @@ Candidates are named, not copied: the store has them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from importlib.metadata import version
 from typing import Any
 
 from evaluators.base import Documents
 from evaluators.digest import hash_json
-from orchestrator.algorithms.base import Evaluated
+from orchestrator.algorithms.base import Evaluated, Memory
 from orchestrator.campaign.breeding import allowance
 from orchestrator.campaign.state import Best, Campaign, Candidate, State
 from orchestrator.measurement.measured import Measured, Standing
@@ -61,7 +61,7 @@ def dump(campaign: Campaign, state: State) -> dict[str, Any]:
         "refreshed": {id_: astuple(one) for id_, one in state.refreshed.items()},
         "rounds": state.rounds,
         "bank": None if estimator is None else estimator.to_plain(state.bank),
-        "memory": [[one.candidate, one.fitness, one.stopped, one.tie] for one in state.memory],
+        "memory": _dump_memory(state.memory),
         "tops": {
             role: [[one.candidate.id, astuple(one.measured)] for one in tops]
             for role, tops in state.tops.items()
@@ -119,7 +119,7 @@ def named(data: Mapping[str, Any]) -> set[str]:
     """Returns the candidates that a dumped state names."""
     return {
         *data["candidates"],
-        *(one[0] for one in data["memory"]),
+        *_members(data["memory"]),
         *(one[0] for tops in data["tops"].values() for one in tops),
     }
 
@@ -155,7 +155,7 @@ def restore(
         refreshed={id_: _measured(one) for id_, one in data["refreshed"].items()},
         rounds=data["rounds"],
         bank=None if estimator is None else estimator.from_plain(data["bank"]),
-        memory=tuple(_evaluated(known[one[0]], *one[1:]) for one in data["memory"]),
+        memory=_restore_memory(data["memory"], known),
         tops={
             role: tuple(Best(candidate=known[id_], measured=_measured(one)) for id_, one in tops)
             for role, tops in data["tops"].items()
@@ -192,14 +192,45 @@ _MEASURED = tuple(one.name for one in fields(Measured))
 
 
 def _measured(data: Sequence[Any]) -> Measured:
-    return Measured(**dict(zip(_MEASURED, data, strict=True)))
+    known = dict(zip(_MEASURED, data, strict=True))
+    return Measured(**{**known, "values": tuple(known["values"])})
 
 
 def _documents(data: Mapping[str, Sequence[int]]) -> Documents:
     return {task: tuple(places) for task, places in data.items()}
 
 
-def _evaluated(one: Candidate, fitness: float, stopped: bool, tie: float | None) -> Evaluated:
+def _dump_memory(memory: Memory) -> dict[str, Any]:
+    members = [
+        [one.candidate, one.fitness, one.stopped, one.tie, list(one.values), one.violation]
+        for one in memory.members
+    ]
+    parts = [_dump_memory(part) for part in memory.parts]
+    return {"members": members, "state": dict(memory.state), "parts": parts}
+
+
+def _members(data: Mapping[str, Any]) -> Iterator[str]:
+    yield from (one[0] for one in data["members"])
+    for part in data["parts"]:
+        yield from _members(part)
+
+
+def _restore_memory(data: Mapping[str, Any], known: Mapping[str, Candidate]) -> Memory:
+    return Memory(
+        members=tuple(_evaluated(known[id_], *rest) for id_, *rest in data["members"]),
+        state=data["state"],
+        parts=tuple(_restore_memory(part, known) for part in data["parts"]),
+    )
+
+
+def _evaluated(
+    one: Candidate,
+    fitness: float | None,
+    stopped: bool,
+    tie: float | None,
+    values: Sequence[float],
+    violation: float,
+) -> Evaluated:
     assert one.genome is not None, "only genomes are bred from"
     return Evaluated(
         candidate=one.id,
@@ -208,4 +239,6 @@ def _evaluated(one: Candidate, fitness: float, stopped: bool, tie: float | None)
         fitness=fitness,
         stopped=stopped,
         tie=tie,
+        values=tuple(values),
+        violation=violation,
     )

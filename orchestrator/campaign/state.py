@@ -10,9 +10,10 @@ from evaluators.base import Documents, Rows, Score
 from orchestrator.algorithms.base import Algorithm, Memory
 from orchestrator.measurement.measured import Measured, Standing
 from orchestrator.measurement.regime import Regime
-from orchestrator.spaces.base import Genome, Space
+from orchestrator.spaces.base import Space
+from orchestrator.spaces.genes import Genome
 from workers.job import Job, Outcome
-from workers.recipe import MergeRecipe
+from workers.recipe import Recipe
 
 Role = Literal["reference", "search", "control"]
 #: A candidate on one kind of rows.
@@ -36,7 +37,7 @@ class Candidate:
     name: str = ""
     #: None for references.
     genome: Genome | None
-    recipe: MergeRecipe
+    recipe: Recipe
     parents: tuple[str, ...] = ()
     operator: str
 
@@ -113,7 +114,7 @@ class Best:
         return self.measured.fitness
 
     @property
-    def rank(self) -> tuple[bool, float, float, bool, int]:
+    def rank(self) -> tuple[bool, float, float, float, bool, int]:
         """Sorts the best, the better the greater; the search before references, then the elder."""
         one = self.candidate
         return (*self.measured.rank, one.role != "reference", -one.number)
@@ -177,7 +178,7 @@ class State:
     rounds: int = 0
     #: What an estimator has learned, in its own terms.
     bank: Any = None
-    memory: Memory = ()
+    memory: Memory = field(default_factory=Memory)
     generation: int = 0
     #: Search candidates proposed so far; the control has as many.
     proposed: int = 0

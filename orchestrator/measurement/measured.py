@@ -34,15 +34,20 @@ class Measured:
     stopped: bool = False
     #: Mean log-likelihood of the right answers, which tells equals apart; None if unknown.
     tie: float | None = None
+    #: Value of each objective, all to be maximised.
+    values: tuple[float, ...] = ()
+    #: By how much it breaks the constraints, in all; 0 if it keeps them.
+    violation: float = 0.0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.fitness):
             raise ValueError(f"a fitness must be finite, got {self.fitness}")
 
     @property
-    def rank(self) -> tuple[bool, float, float]:
+    def rank(self) -> tuple[bool, float, float, float]:
         """Sorts candidates, the better the greater; among equals the elder is to win."""
-        return (not self.stopped, self.fitness, -math.inf if self.tie is None else self.tie)
+        tie = -math.inf if self.tie is None else self.tie
+        return (not self.stopped, -self.violation, self.fitness, tie)
 
     @property
     def lower(self) -> float:

@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.spaces.base import Box, Genome, Reference
+from orchestrator.spaces.base import Reference
 from orchestrator.spaces.dataflow import (
-    box_of,
     check_distinct,
     check_layers,
+    genes_of,
     inspect_all,
     open_branches,
     route_facts,
     unchanged,
 )
+from orchestrator.spaces.genes import Genome, joined
 from orchestrator.spaces.merge import Merge, MergeSpace
 from orchestrator.spaces.routes import Routes, RouteSettings
 from workers.models import library
@@ -89,7 +90,7 @@ class ChainedSpace:
         self._branches = open_branches(settings, models[0])
         names = ["merge", *settings.sources]
         self._routes = Routes(settings, names, [one.num_layers for one in models])
-        self.box = _joined(merge.box, box_of(self._routes.genes))
+        self.genes = joined(merge.genes, genes_of(self._routes.genes), "path")
         self.builder = merge.builder
         others = {one.reference: library.digest(one, settings.policy) for one in models[1:]}
         self.revisions: Mapping[str, str] = {**merge.revisions, **others}
@@ -97,7 +98,7 @@ class ChainedSpace:
 
     def decode(self, genome: Genome) -> MergeRecipe:
         """Returns the recipe of the path through a genome's merge and the other models."""
-        cut = len(self._merge.box.names)
+        cut = len(self._merge.genes.names)
         return self._recipe(self._merge.decode(genome[:cut]), self._routes.hops(genome[cut:]))
 
     def describe(self) -> Mapping[str, Any]:
@@ -110,7 +111,7 @@ class ChainedSpace:
             **path,
             "sources": merge["sources"] + len(self._models) - 1,
             "source_bytes": merge["source_bytes"] + stored,
-            "genes": len(self.box.names),
+            "genes": len(self.genes.names),
             "genes_by_kind": {**merge["genes_by_kind"], **path["genes_by_kind"]},
             "summary": {**merge["summary"], **path["summary"]},
         }
@@ -132,19 +133,10 @@ class ChainedSpace:
         for other in unchanged(self._models, self.builder.dtype):
             if other.name not in known:
                 yield other
-        identity, start = self._routes.identity, self._merge.box.start
+        identity, start = self._routes.identity, self._merge.genes.start
         if self._settings.delete_one and start is not None and len(identity) > 1:
             merged = self._merge.decode(start)
             for hop in identity:
                 rest = [one for one in identity if one != hop]
                 name = f"starting merge without layer {hop.layer}"
                 yield Reference(name=name, recipe=self._recipe(merged, rest))
-
-
-def _joined(first: Box, second: Box) -> Box:
-    """Returns the box of the genes of two."""
-    start = None
-    if first.start is not None and second.start is not None:
-        start = (*first.start, *second.start)
-    names = (*first.names, *(f"path {name}" for name in second.names))
-    return Box(names, (*first.lower, *second.lower), (*first.upper, *second.upper), start)

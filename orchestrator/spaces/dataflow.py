@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
 
-from orchestrator.spaces.base import Box, Genome, Reference
+from orchestrator.spaces.base import Reference
+from orchestrator.spaces.genes import Genes, Genome, reals
 from orchestrator.spaces.routes import Gene, Routes, RouteSettings
 from workers.builders.settings import MergeSettings
 from workers.models import library
@@ -93,7 +94,7 @@ class DataflowSpace:
         self._branches = open_branches(settings, models[0])
         self._dtype = models[0].dtype if settings.dtype == "auto" else settings.dtype
         self._routes = Routes(settings, settings.sources, [one.num_layers for one in models])
-        self.box = box_of(self._routes.genes)
+        self.genes = genes_of(self._routes.genes)
         self.builder = MergeSettings(
             base=settings.sources[0],
             dtype=self._dtype,
@@ -119,7 +120,7 @@ class DataflowSpace:
             "parameters": first.num_parameters,
             "dtype": self._dtype,
             "vocabulary": len(first.vocabulary) if first.vocabulary is not None else None,
-            "genes": len(self.box.names),
+            "genes": len(self.genes.names),
             "source_bytes": sum(library.stored_bytes(model) for model in self._models),
             **route_facts(self._settings, self._routes, self._models, self._dtype),
         }
@@ -189,10 +190,10 @@ def open_branches(settings: RouteSettings, first: ModelFacts) -> Branches | None
     return branches if takes_them else None
 
 
-def box_of(genes: Sequence[Gene]) -> Box:
-    """Returns the box of some genes."""
+def genes_of(genes: Sequence[Gene]) -> Genes:
+    """Returns a path's genes."""
     names, lower, upper, start = zip(*genes, strict=True)
-    return Box(names, lower, upper, start)
+    return reals(names, lower, upper, start)
 
 
 def route_facts(

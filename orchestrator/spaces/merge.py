@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, MinLen
 
 from orchestrator.spaces import merge_checks
-from orchestrator.spaces.base import Genome, Reference
+from orchestrator.spaces.base import Reference
 from orchestrator.spaces.depth import Course, depth_of
+from orchestrator.spaces.genes import Genome
 from orchestrator.spaces.merge_genes import MergeGenes
 from orchestrator.spaces.pool import Pool, check_sources, models_of, numbers_of
 from orchestrator.spaces.sources import Family, open_family
@@ -142,7 +143,7 @@ class MergeSpace:
             }
             for method, facts in merge_checks.known_methods(settings.methods, listed=True).items()
         }
-        self.box = self._genes.box
+        self.genes = self._genes.genes
         self.builder = MergeSettings(
             base=settings.base,
             dtype=self._dtype,
@@ -182,7 +183,7 @@ class MergeSpace:
             "dtype": self._dtype,
             "sources": len(settings.models),
             "layer_groups": list(self._depth.names),
-            "genes": len(self.box.names),
+            "genes": len(self.genes.names),
             "genes_by_kind": dict(kinds),
             "methods": list(settings.methods),
             "choose": list(numbers_of(settings.sources)),

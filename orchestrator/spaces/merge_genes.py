@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.spaces.base import Box, Genome
 from orchestrator.spaces.depth import Depth
+from orchestrator.spaces.genes import Genes, Genome, reals
 from orchestrator.spaces.pool import chosen
 from workers.methods.registry import METHODS, MethodFacts, Parameter
 from workers.recipe import Setting, Slice
@@ -83,7 +83,7 @@ class MergeGenes:
         for one in self._parameters:
             self._offsets.append(self._width)
             self._width += len(self._holders(one.parameter))
-        self.box = self._make_box()
+        self.genes = self._make_genes()
 
     @property
     def kinds(self) -> Mapping[str, int]:
@@ -95,7 +95,7 @@ class MergeGenes:
         return {kind: count for kind, count in counts.items() if count}
 
     def decode(self, genome: Genome) -> Choice:
-        """Returns what a genome says; genes come in the order of `box.names`."""
+        """Returns what a genome says; genes come in the order of `genes.names`."""
         method = self._methods[0]
         if self._num_method:
             method = self._methods[min(int(genome[0]), len(self._methods) - 1)]
@@ -141,10 +141,10 @@ class MergeGenes:
         """Returns whom a parameter has values for: each model, or the merge as a whole."""
         return self._models if parameter.per == "source" else ("",)
 
-    def _make_box(self) -> Box:
+    def _make_genes(self) -> Genes:
         genes = [*self._head(), *self._body()]
         names, lower, upper, start = zip(*genes, strict=True)
-        return Box(names, lower, upper, start)
+        return reals(names, lower, upper, start)
 
     def _head(self) -> Iterator[tuple[str, float, float, float]]:
         if self._num_method:

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from annotated_types import Ge
 
-from orchestrator.spaces.base import Genome
+from orchestrator.spaces.genes import Genome
 from workers.paths import Hop
 
 #: Name, lower bound, upper bound and start of a gene.

@@ -25,7 +25,7 @@ from orchestrator.storage.schema import (
     spent,
 )
 from workers.job import JobKey
-from workers.recipe import MergeRecipe
+from workers.recipe import read_recipe
 
 #: Rows that are held in memory at a time.
 _BATCH = 1000
@@ -197,7 +197,7 @@ def _contents(connection: Connection, row: Any) -> Iterator[str]:
     query = select(*columns).where(candidate.c.campaign == row.id)
     for one in _stream(connection, query):
         try:
-            recipe = MergeRecipe.from_dict(unpack_json(one.recipe))
+            recipe = read_recipe(unpack_json(one.recipe))
             unpack_genome(one.genome or b"")
         except Exception as error:  # noqa: BLE001  (as above)
             yield f"{one.id} cannot be read: {type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ from orchestrator.storage.packing import (
     unpack_json,
 )
 from workers.job import Failed, Outcome, Scored
-from workers.recipe import MergeRecipe
+from workers.recipe import read_recipe
 
 #: Candidate, rows, block: what may be accepted once.
 Place: TypeAlias = tuple[str, Rows, int]
@@ -67,7 +67,7 @@ def candidate_of(row: Any, parents: Sequence[str]) -> Candidate:
         generation=row.generation,
         name=row.name,
         genome=None if row.genome is None else unpack_genome(row.genome),
-        recipe=MergeRecipe.from_dict(unpack_json(row.recipe)),
+        recipe=read_recipe(unpack_json(row.recipe)),
         parents=tuple(parents),
         operator=row.operator,
     )

@@ -9,21 +9,51 @@ from statistics import median
 import numpy as np
 import pytest
 
-from orchestrator.algorithms.base import ALGORITHMS, Evaluated, as_asynchronous
+from orchestrator.algorithms.base import ALGORITHMS, Evaluated, Memory, as_asynchronous
 from orchestrator.campaign.fold import handle, start
 from orchestrator.campaign.state import Campaign, Limits
 from orchestrator.operators.crossover import CROSSOVERS
 from orchestrator.operators.mutation import MUTATIONS
 from orchestrator.operators.selection import SELECTIONS
+from orchestrator.spaces.genes import (
+    Bit,
+    Categorical,
+    Genes,
+    Integer,
+    Permutation,
+    Real,
+    reals,
+)
 
 FITNESS = [5.0, 4.0, 4.0, 1.0, 0.0, -3.0]
-RANGES = np.array([3.0, 3.0, 3.0])
 
 
-def frozen(*values: float) -> np.ndarray:
-    genes = np.array(values)
-    genes.flags.writeable = False
-    return genes
+def line(*ranges: float) -> Genes:
+    """Real genes between 0 and these numbers."""
+    names = [f"x{index}" for index in range(len(ranges))]
+    return reals(names, [0.0] * len(ranges), ranges)
+
+
+#: Genes of every kind, some of which count only at times.
+MIXED = Genes(
+    (
+        Real(name="weight", low=-1.0, high=2.0),
+        Real(name="rate", low=1e-4, high=1.0, log=True),
+        Integer(name="layers", low=1, high=9),
+        Integer(name="width", low=8, high=512, log=True),
+        Categorical(name="method", choices=("linear", "ties", "dare")),
+        Bit(name="normalize", when={"method": ("ties", "dare")}),
+        Permutation(name="order", size=5),
+        Real(name="density", low=0.0, high=1.0, when={"method": ("ties",)}),
+    )
+)
+KINDS = pytest.mark.parametrize("genes", [line(3.0, 1.0, 2.0, 5.0), MIXED], ids=["real", "mixed"])
+
+
+def frozen(values) -> np.ndarray:
+    numbers = np.array(values, dtype=np.float64)
+    numbers.flags.writeable = False
+    return numbers
 
 
 def parts(registry):
@@ -68,43 +98,55 @@ def test_a_selection_is_decided_by_the_generator_alone(part):
 
 
 @parts(CROSSOVERS)
-def test_a_child_lies_within_the_bounds_once_repaired(part, fake_space):
-    box = fake_space().box
+@KINDS
+def test_a_child_is_a_genome_once_repaired(part, genes):
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        a, b = (frozen(*genome) for genome in box.sample(rng, 2))
-        child = part(probability=1.0)(a, b, rng)
+        a, b = (frozen(genome) for genome in genes.sample(rng, 2))
+        child = part(probability=1.0)(a, b, genes, rng)
         assert child.shape == a.shape
-        genes = box.repair(child)
-        assert all(
-            low <= gene <= high for gene, low, high in zip(genes, box.lower, box.upper, strict=True)
-        )
+        assert genes.repair(np.asarray(genes.repair(child))) == genes.repair(child)
+
+
+@parts(CROSSOVERS)
+def test_orders_are_mixed_as_orders(part):
+    genes = Genes((Permutation(name="order", size=7), Real(name="x", low=0.0, high=1.0)))
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        a, b = (frozen(genome) for genome in genes.sample(rng, 2))
+        child = part(probability=1.0)(a, b, genes, rng)
+        assert sorted(child[:7]) == list(range(7)), "items are neither lost nor doubled"
 
 
 @parts(CROSSOVERS)
 def test_a_child_mixes_both_parents(part):
-    a, b = frozen(0.0, 0.0, 0.0, 0.0), frozen(1.0, 1.0, 1.0, 1.0)
-    children = [part(probability=1.0)(a, b, np.random.default_rng(seed)) for seed in range(400)]
+    genes = line(1.0, 1.0, 1.0, 1.0)
+    a, b = frozen([0.0] * 4), frozen([1.0] * 4)
+    children = [
+        part(probability=1.0)(a, b, genes, np.random.default_rng(seed)) for seed in range(400)
+    ]
     mean = float(np.mean(children))
     assert 0.15 < mean < 0.85
     assert any(float(np.ptp(child)) > 0 for child in children)
 
 
 @parts(CROSSOVERS)
-def test_equal_parents_have_an_equal_child(part):
-    a = frozen(0.25, -0.5, 1.5)
+@KINDS
+def test_equal_parents_have_an_equal_child(part, genes):
     for seed in range(50):
-        child = part(probability=1.0)(a, a, np.random.default_rng(seed))
-        np.testing.assert_allclose(child, a, atol=1e-12)
+        rng = np.random.default_rng(seed)
+        (genome,) = genes.sample(rng, 1)
+        child = part(probability=1.0)(frozen(genome), frozen(genome), genes, rng)
+        np.testing.assert_allclose(genes.repair(child), genome, rtol=1e-9, atol=1e-12)
 
 
 @parts(CROSSOVERS)
 def test_parents_are_crossed_as_often_as_the_probability_says(part):
-    a, b = frozen(0.0, 0.0, 0.0), frozen(1.0, 1.0, 1.0)
+    genes, a, b = line(1.0, 1.0, 1.0), frozen([0.0] * 3), frozen([1.0] * 3)
 
     def crossed(probability: float) -> int:
         made = part(probability=probability)
-        return sum(made(a, b, np.random.default_rng(s)) is not None for s in range(400))
+        return sum(made(a, b, genes, np.random.default_rng(s)) is not None for s in range(400))
 
     assert crossed(0.0) == 0
     assert crossed(1.0) == 400
@@ -113,40 +155,53 @@ def test_parents_are_crossed_as_often_as_the_probability_says(part):
 
 @parts(CROSSOVERS)
 def test_a_crossover_is_decided_by_the_generator_alone(part):
-    a, b = frozen(*np.zeros(8)), frozen(*np.ones(8))
+    genes, a, b = line(*[1.0] * 8), frozen([0.0] * 8), frozen([1.0] * 8)
     one, same, other = (
-        part(probability=1.0)(a, b, np.random.default_rng(seed)) for seed in (3, 3, 4)
+        part(probability=1.0)(a, b, genes, np.random.default_rng(seed)) for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
 @parts(MUTATIONS)
-def test_a_mutation_always_changes_something_and_not_its_input(part):
-    genes = frozen(0.5, -0.5, 1.0)
+@KINDS
+def test_a_mutation_always_changes_something_and_not_its_input(part, genes):
     for seed in range(300):
-        changed = part()(genes, RANGES, np.random.default_rng(seed))
-        assert changed.shape == genes.shape
-        assert np.any(changed != genes)
+        rng = np.random.default_rng(seed)
+        (genome,) = genes.sample(rng, 1)
+        changed = part()(frozen(genome), genes, rng)
+        assert changed.shape == (len(genome),)
+        assert np.any(changed != genome)
         assert np.all(np.isfinite(changed))
+        repaired = genes.repair(changed)
+        assert genes.repair(np.asarray(repaired)) == repaired
+
+
+@parts(MUTATIONS)
+def test_every_kind_of_gene_is_mutated_at_times(part):
+    rng, touched = np.random.default_rng(0), np.zeros(len(MIXED.names), dtype=bool)
+    for _ in range(400):
+        (genome,) = MIXED.sample(rng, 1)
+        touched |= np.asarray(MIXED.repair(part()(frozen(genome), MIXED, rng))) != genome
+    assert touched.all(), [name for name, yes in zip(MIXED.names, touched, strict=True) if not yes]
 
 
 @parts(MUTATIONS)
 def test_a_mutation_changes_one_gene_of_a_genome_on_average(part):
-    genes = frozen(*np.zeros(20))
+    genes, values = line(*[1.0] * 20), frozen([0.0] * 20)
     changed = [
-        np.count_nonzero(part()(genes, np.ones(20), np.random.default_rng(s))) for s in range(500)
+        np.count_nonzero(part()(values, genes, np.random.default_rng(s))) for s in range(500)
     ]
     assert 0.9 < np.mean(changed) < 1.8
-    every = part(probability=1.0)(genes, np.ones(20), np.random.default_rng(0))
+    every = part(probability=1.0)(values, genes, np.random.default_rng(0))
     assert np.count_nonzero(every) == 20
 
 
 @parts(MUTATIONS)
 def test_a_mutation_is_a_share_of_each_genes_range(part):
-    genes, ranges = frozen(0.0, 0.0), np.array([1.0, 100.0])
+    genes, values = line(1.0, 100.0), frozen([0.0, 0.0])
     changed = np.array(
-        [part(probability=1.0)(genes, ranges, np.random.default_rng(s)) for s in range(500)]
+        [part(probability=1.0)(values, genes, np.random.default_rng(s)) for s in range(500)]
     )
     spread = np.abs(changed).mean(axis=0)
     assert 50 < spread[1] / spread[0] < 200
@@ -154,17 +209,17 @@ def test_a_mutation_is_a_share_of_each_genes_range(part):
 
 @parts(MUTATIONS)
 def test_a_mutation_is_decided_by_the_generator_alone(part):
-    genes = frozen(0.5, -0.5, 1.0)
-    one, same, other = (part()(genes, RANGES, np.random.default_rng(s)) for s in (3, 3, 4))
+    genes, values = line(3.0, 3.0, 3.0), frozen([0.5, 1.5, 1.0])
+    one, same, other = (part()(values, genes, np.random.default_rng(s)) for s in (3, 3, 4))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
-def told(algorithm, box, generations=2):
+def told(algorithm, genes, generations=2):
     """Memory after some generations of the sphere."""
-    memory, number = (), 0
+    memory, number = Memory(), 0
     for generation in range(1, generations + 1):
-        proposals = algorithm.ask(box, memory, np.random.default_rng([5, generation]))
+        proposals = algorithm.ask(genes, memory, np.random.default_rng([5, generation]))
         evaluated = []
         for proposal in proposals:
             number += 1
@@ -180,15 +235,15 @@ def told(algorithm, box, generations=2):
 
 @parts(ALGORITHMS)
 def test_an_algorithm_asks_within_bounds_and_as_many_as_it_says(part, fake_space):
-    box, algorithm = fake_space().box, part(population_size=10)
+    genes, algorithm = fake_space().genes, part(population_size=10)
     for generation in (1, 2, 3):
-        memory = told(algorithm, box, generation - 1)
-        proposals = algorithm.ask(box, memory, np.random.default_rng(generation))
+        memory = told(algorithm, genes, generation - 1)
+        proposals = algorithm.ask(genes, memory, np.random.default_rng(generation))
         assert len(proposals) == algorithm.size(generation)
         for proposal in proposals:
             assert all(
                 low <= gene <= high
-                for gene, low, high in zip(proposal.genome, box.lower, box.upper, strict=True)
+                for gene, low, high in zip(proposal.genome, genes.lower, genes.upper, strict=True)
             )
             assert all(type(gene) is float for gene in proposal.genome)
             assert proposal.operator
@@ -196,18 +251,18 @@ def test_an_algorithm_asks_within_bounds_and_as_many_as_it_says(part, fake_space
 
 @parts(ALGORITHMS)
 def test_asking_changes_nothing_and_is_decided_by_the_generator(part, fake_space):
-    box, algorithm = fake_space().box, part(population_size=10)
-    memory = told(algorithm, box)
-    one, same, other = (algorithm.ask(box, memory, np.random.default_rng(s)) for s in (3, 3, 4))
+    genes, algorithm = fake_space().genes, part(population_size=10)
+    memory = told(algorithm, genes)
+    one, same, other = (algorithm.ask(genes, memory, np.random.default_rng(s)) for s in (3, 3, 4))
     assert one == same
     assert one != other
-    assert memory == told(algorithm, box)
+    assert memory == told(algorithm, genes)
 
 
 @parts(ALGORITHMS)
 def test_telling_does_not_depend_on_the_order_and_drops_the_failed(part, fake_space):
-    box, algorithm = fake_space().box, part(population_size=10)
-    genomes = box.sample(np.random.default_rng(0), 10)
+    genes, algorithm = fake_space().genes, part(population_size=10)
+    genomes = genes.sample(np.random.default_rng(0), 10)
     evaluated = [
         Evaluated(
             candidate=f"s{number}",
@@ -217,23 +272,23 @@ def test_telling_does_not_depend_on_the_order_and_drops_the_failed(part, fake_sp
         )
         for number, genome in enumerate(genomes, start=1)
     ]
-    memory = algorithm.tell((), evaluated)
-    assert memory == algorithm.tell((), evaluated[::-1])
-    assert all(member.fitness is not None for member in memory)
-    ranks = [(-member.fitness, member.number) for member in memory]
+    memory = algorithm.tell(Memory(), evaluated)
+    assert memory == algorithm.tell(Memory(), evaluated[::-1])
+    assert all(member.fitness is not None for member in memory.members)
+    ranks = [(-member.fitness, member.number) for member in memory.members]
     assert ranks == sorted(ranks)
 
 
 @parts(ALGORITHMS)
 def test_an_algorithm_survives_a_generation_that_failed_as_a_whole(part, fake_space):
-    box, algorithm = fake_space().box, part(population_size=4)
-    genomes = box.sample(np.random.default_rng(0), 4)
+    genes, algorithm = fake_space().genes, part(population_size=4)
+    genomes = genes.sample(np.random.default_rng(0), 4)
     lost = [
         Evaluated(candidate=f"s{number}", number=number, genome=genome, fitness=None)
         for number, genome in enumerate(genomes, start=1)
     ]
-    memory = algorithm.tell((), lost)
-    assert algorithm.ask(box, memory, np.random.default_rng(1))
+    memory = algorithm.tell(Memory(), lost)
+    assert algorithm.ask(genes, memory, np.random.default_rng(1))
 
 
 #: Algorithms that can also run without generations, set to do so.
@@ -254,16 +309,16 @@ def test_an_algorithm_waits_for_its_generations_unless_it_is_told_otherwise(part
 def test_an_asynchronous_algorithm_asks_for_one_more_within_bounds(algorithm, fake_space):
     assert as_asynchronous(algorithm) is algorithm
     assert algorithm.size(1) == algorithm.size(7) == 10
-    box = fake_space().box
-    for memory in ((), told(algorithm, box)):
-        known = {member.candidate for member in memory}
+    genes = fake_space().genes
+    for memory in (Memory(), told(algorithm, genes)):
+        known = {member.candidate for member in memory.members}
         one, same, other = (
-            algorithm.ask_one(box, memory, np.random.default_rng(seed)) for seed in (3, 3, 4)
+            algorithm.ask_one(genes, memory, np.random.default_rng(seed)) for seed in (3, 3, 4)
         )
         assert one == same
         assert one != other
         assert set(one.parents) <= known
-        assert box.repair(np.asarray(one.genome)) == one.genome
+        assert genes.repair(np.asarray(one.genome)) == one.genome
         assert all(type(gene) is float for gene in one.genome)
 
 
@@ -271,7 +326,7 @@ def test_an_asynchronous_algorithm_asks_for_one_more_within_bounds(algorithm, fa
 def test_an_asynchronous_algorithm_knows_the_best_in_whatever_order_they_came(
     algorithm, fake_space
 ):
-    genomes = fake_space().box.sample(np.random.default_rng(0), 25)
+    genomes = fake_space().genes.sample(np.random.default_rng(0), 25)
     evaluated = [
         Evaluated(
             candidate=f"s{number}", number=number, genome=genome,
@@ -281,12 +336,12 @@ def test_an_asynchronous_algorithm_knows_the_best_in_whatever_order_they_came(
     ]  # fmt: skip
     found = []
     for seed in range(5):
-        memory: tuple[Evaluated, ...] = ()
+        memory = Memory()
         for one in random.Random(seed).sample(evaluated, len(evaluated)):
             memory = algorithm.tell(memory, [one])
         found.append(memory)
-    assert all(memory == found[0] == algorithm.tell((), evaluated) for memory in found)
-    assert len(found[0]) == 10
+    assert all(memory == found[0] == algorithm.tell(Memory(), evaluated) for memory in found)
+    assert len(found[0].members) == 10
 
 
 def best_on_a_sphere(algorithm, space, score, seed: int) -> float:
@@ -313,15 +368,15 @@ def test_genetic_search_clearly_beats_random_search(fake_space, score):
 
 def test_the_elite_is_never_lost(fake_space, score):
     genetic = ALGORITHMS.load("genetic")(population_size=6, elites=1)
-    box = fake_space().box
-    best = [told(genetic, box, generations)[0].fitness for generations in range(1, 12)]
+    genes = fake_space().genes
+    best = [told(genetic, genes, generations).members[0].fitness for generations in range(1, 12)]
     assert best == sorted(best)
 
 
 def test_the_genetic_algorithm_measures_no_genome_twice(fake_space):
     genetic = ALGORITHMS.load("genetic")(population_size=12, elites=2)
-    box = fake_space().box
-    memory = told(genetic, box, 4)
-    asked = [one.genome for one in genetic.ask(box, memory, np.random.default_rng(0))]
+    genes = fake_space().genes
+    memory = told(genetic, genes, 4)
+    asked = [one.genome for one in genetic.ask(genes, memory, np.random.default_rng(0))]
     assert len(set(asked)) == len(asked)
-    assert not set(asked) & {member.genome for member in memory}
+    assert not set(asked) & {member.genome for member in memory.members}

@@ -168,7 +168,7 @@ def chained():
 @pytest.mark.parametrize("name", ["space", "chained"])
 def test_any_genome_of_the_box_has_a_recipe_that_json_can_hold(name, request):
     opened = request.getfixturevalue(name)
-    for genome in opened.box.sample(np.random.default_rng(0), 50):
+    for genome in opened.genes.sample(np.random.default_rng(0), 50):
         recipe = opened.decode(genome)
         assert MergeRecipe.from_dict(json.loads(recipe.text())) == recipe
         assert recipe == opened.decode(genome)
@@ -178,7 +178,7 @@ def test_any_genome_of_the_box_has_a_recipe_that_json_can_hold(name, request):
 def test_any_genome_and_every_reference_can_be_built(name, request):
     opened = request.getfixturevalue(name)
     builder = opened.builder.open("cpu")
-    recipes = [opened.decode(one) for one in opened.box.sample(np.random.default_rng(1), 4)]
+    recipes = [opened.decode(one) for one in opened.genes.sample(np.random.default_rng(1), 4)]
     for recipe in (*recipes, *(one.recipe for one in opened.references)):
         model = builder.build(recipe).model
         with torch.no_grad():
@@ -189,21 +189,21 @@ def test_any_genome_and_every_reference_can_be_built(name, request):
 def test_the_search_starts_at_the_first_model_and_measures_every_model_once(space):
     names = [one.name for one in space.references]
     assert names == [A, B, *(f"{A} without layer {layer}" for layer in range(4))]
-    assert space.references[0].recipe == space.decode(space.box.start)
+    assert space.references[0].recipe == space.decode(space.genes.start)
     assert set(space.revisions) == {A, B}
     assert [one.recipe.num_layers for one in space.references] == [4, 4, 3, 3, 3, 3]
 
 
 def test_the_chained_search_starts_at_the_merge_and_has_its_references(chained):
     merge = Merge(base=BASE, sources=(A, B), method="ties", dtype="float32").open(3)
-    start = chained.decode(chained.box.start)
-    assert start.sources[0] == merge.decode(merge.box.start)
+    start = chained.decode(chained.genes.start)
+    assert start.sources[0] == merge.decode(merge.genes.start)
     builder = chained.builder.open("cpu")
     found = {name: one.clone() for name, one in builder.build(start).model.state_dict().items()}
     expected = builder.build(start.sources[0]).model.state_dict()
     assert all(torch.equal(found[name], one) for name, one in expected.items())
     assert [one.name for one in chained.references] == [BASE, A, B, "uniform merge"]
-    assert len(chained.box.names) == len(merge.box.names) + 16 + 64
+    assert len(chained.genes.names) == len(merge.genes.names) + 16 + 64
 
 
 def test_what_is_said_before_a_run_names_genes_slots_and_memory(space, chained):
@@ -284,7 +284,7 @@ def two_thirds_of(box):
 def test_scales_that_are_not_folded_are_left_to_the_model(tmp_path, architecture, settings):
     folder = copy_with(tmp_path, architectures=[architecture])
     space = Dataflow(sources=(folder,), scaling="slot", **settings).open(0)
-    genome = two_thirds_of(space.box)
+    genome = two_thirds_of(space.genes)
     recipe = space.decode(genome)
     assert len(recipe.input_scales) == recipe.num_layers
     assert set(recipe.input_scales) != {1.0}
@@ -294,7 +294,7 @@ def test_scales_that_are_not_folded_are_left_to_the_model(tmp_path, architecture
 
 def test_scales_are_folded_where_they_can_be(tmp_path):
     space = Dataflow(sources=(BASE,), scaling="slot").open(0)
-    genome = two_thirds_of(space.box)
+    genome = two_thirds_of(space.genes)
     assert space.decode(genome).input_scales == ()
     assert "folded into weights" in space.describe()["summary"]["scaling"]
 

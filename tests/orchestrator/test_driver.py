@@ -797,7 +797,13 @@ GARBAGE = {
     "of nothing": {"state": {}},
     "without most of it": {"state": {"generation": 1, "proposed": 1}},
     "of unknown candidates": {
-        "state": {"generation": 1, "proposed": 1, "candidates": ["s99"], "memory": [], "best": {}}
+        "state": {
+            "generation": 1,
+            "proposed": 1,
+            "candidates": ["s99"],
+            "memory": {"members": [], "parts": []},
+            "best": {},
+        }
     },
     "of wrong types": {"state": {"generation": "one", "proposed": None}},
     "of another shape": {"state": {"open": 7, "generation": 1, "proposed": 1, "candidates": 7}},

@@ -126,7 +126,7 @@ def searched(method: str, bounds) -> dict[str, object]:
 def test_every_genome_in_the_box_is_a_recipe_that_its_method_accepts(space, data):
     settings = data.draw(merges())
     opened = space(**settings)
-    genome = data.draw(genomes(opened.box))
+    genome = data.draw(genomes(opened.genes))
     recipe = opened.decode(genome)
     facts = METHODS.facts(recipe.method)
     least, most = allowed_numbers(settings)
@@ -155,7 +155,7 @@ def test_every_genome_in_the_box_is_a_recipe_that_its_method_accepts(space, data
 def test_decoding_is_decided_by_the_genome(space, data):
     settings = data.draw(merges())
     one, other = space(**settings), space(**settings)
-    genome = data.draw(genomes(one.box))
+    genome = data.draw(genomes(one.genes))
     assert one.decode(genome).text() == other.decode(genome).text() == one.decode(genome).text()
 
 
@@ -177,12 +177,12 @@ def is_dormant(name: str, recipe) -> bool:
 @given(data=st.data())
 def test_genes_of_what_was_not_chosen_do_not_change_the_recipe(space, data):
     opened = space(**data.draw(merges()))
-    genome = data.draw(genomes(opened.box))
-    other = data.draw(genomes(opened.box))
+    genome = data.draw(genomes(opened.genes))
+    other = data.draw(genomes(opened.genes))
     recipe = opened.decode(genome)
     mixed = tuple(
         theirs if is_dormant(name, recipe) else ours
-        for name, ours, theirs in zip(opened.box.names, genome, other, strict=True)
+        for name, ours, theirs in zip(opened.genes.names, genome, other, strict=True)
     )
     assert opened.decode(mixed).digest() == recipe.digest()
 
@@ -190,7 +190,7 @@ def test_genes_of_what_was_not_chosen_do_not_change_the_recipe(space, data):
 @given(data=st.data())
 def test_repair_stays_in_the_box_and_what_is_repaired_is_a_recipe(space, data):
     opened = space(**data.draw(merges()))
-    box = opened.box
+    box = opened.genes
     wild = [data.draw(st.floats(-1e6, 1e6)) for _ in box.names]
     genome = box.repair(np.asarray(wild))
     assert all(
@@ -203,8 +203,8 @@ def test_repair_stays_in_the_box_and_what_is_repaired_is_a_recipe(space, data):
 def test_the_start_is_a_plain_merge_of_as_many_models_as_are_allowed(space, data):
     settings = data.draw(merges())
     opened = space(**settings)
-    assert opened.box.repair(np.asarray(opened.box.start)) == opened.box.start
-    recipe = opened.decode(opened.box.start)
+    assert opened.genes.repair(np.asarray(opened.genes.start)) == opened.genes.start
+    recipe = opened.decode(opened.genes.start)
     methods = settings["method"]
     assert recipe.method == (methods if isinstance(methods, str) else methods[0])
     facts = METHODS.facts(recipe.method)
@@ -220,7 +220,7 @@ def test_the_start_is_a_plain_merge_of_as_many_models_as_are_allowed(space, data
 
 def test_a_single_method_of_fixed_sources_has_the_genes_it_always_had(space, models):
     a, b = models["a"], models["b"]
-    box = space(layer_groups=2, filters=("mlp",)).box
+    box = space(layer_groups=2, filters=("mlp",)).genes
     assert box.names[:6] == (
         f"weight {a} layers 0-1 mlp", f"weight {b} layers 0-1 mlp",
         f"density {a} layers 0-1 mlp", f"density {b} layers 0-1 mlp",
@@ -252,23 +252,23 @@ GOLDEN = "aaa966460f0fe8f6cf8b3563e934aca1"
 
 
 def test_a_parameter_that_is_given_bounds_gets_genes_and_one_that_is_fixed_has_none(space):
-    plain = space(layer_groups=2).box
+    plain = space(layer_groups=2).genes
     more = space(layer_groups=2, bounds={"lambda": (0.5, 1.5)})
-    assert set(more.box.names) - set(plain.names) == {
+    assert set(more.genes.names) - set(plain.names) == {
         "lambda layers 0-1 rest", "lambda layers 2-4 rest",
     }  # fmt: skip
-    genome = tuple(0.75 if name.startswith("lambda") else 0.5 for name in more.box.names)
+    genome = tuple(0.75 if name.startswith("lambda") else 0.5 for name in more.genes.names)
     assert more.decode(genome).slices[1].settings[0].values["lambda"] == (0.75,)
     fewer = space(layer_groups=2, options={"density": 0.5, "lambda": 0.7})
-    assert all(name.startswith("weight") for name in fewer.box.names)
-    recipe = fewer.decode(fewer.box.start)
+    assert all(name.startswith("weight") for name in fewer.genes.names)
+    recipe = fewer.decode(fewer.genes.start)
     assert recipe.options == {"density": 0.5, "lambda": 0.7}
     assert set(recipe.slices[0].settings[0].values) == {"weight"}
 
 
 def test_the_method_gene_says_which_method_and_methods_share_what_they_share(space):
     opened = space(method=("ties", "linear", "slerp"), options={"normalize": False})
-    box = opened.box
+    box = opened.genes
     assert (box.names[0], box.lower[0], box.upper[0]) == ("method", 0.0, 3.0)
     kinds = opened.describe()["genes_by_kind"]
     assert kinds == {"method": 1, "weight": 2, "density": 2, "t": 1}
@@ -283,9 +283,9 @@ def test_the_method_gene_says_which_method_and_methods_share_what_they_share(spa
 
 def test_a_method_of_two_models_takes_the_two_that_are_ranked_highest(space):
     opened = space("abcd", ("ties", "slerp"), choose=(1, 4))
-    names = opened.box.names
+    names = opened.genes.names
     assert [name.partition(" ")[0] for name in names[:5]] == ["method"] + ["presence"] * 4
-    rest = opened.box.start[5:]
+    rest = opened.genes.start[5:]
 
     def taken(*head):
         return "".join(Path(one).name for one in opened.decode((*head, *rest)).sources)
@@ -298,8 +298,8 @@ def test_a_method_of_two_models_takes_the_two_that_are_ranked_highest(space):
 
 def test_a_pool_that_is_taken_whole_is_a_list_of_sources(space):
     listed, pooled = space("abc"), space("abc", choose=3)
-    assert pooled.box == listed.box
-    assert pooled.decode(pooled.box.start).digest() == listed.decode(listed.box.start).digest()
+    assert pooled.genes == listed.genes
+    assert pooled.decode(pooled.genes.start).digest() == listed.decode(listed.genes.start).digest()
 
 
 def test_the_references_are_the_base_every_model_and_the_mean_of_all(space, models):
@@ -314,7 +314,7 @@ def test_one_knot_is_one_block(space):
     block, *others = (space(layer_genes=kind) for kind in ("block", "linear", "cosine"))
     genome = tuple(0.1 * (place + 1) for place in range(4))
     for other in others:
-        assert other.box == block.box
+        assert other.genes == block.genes
         assert other.decode(genome).digest() == block.decode(genome).digest()
 
 
@@ -330,7 +330,7 @@ def test_neighbouring_layers_of_equal_values_share_a_slice(space):
 
 def test_absent_models_do_not_split_layers_that_are_alike(space, models):
     opened = space("ab", "linear", choose=1, layer_genes="linear", layer_groups=2)
-    names = opened.box.names
+    names = opened.genes.names
     assert [name.split()[0] for name in names] == ["presence"] * 2 + ["weight"] * 4
     one, other = (
         opened.decode((1.0, 0.0, 0.5, 0.1, 0.5, 0.9)),
@@ -350,7 +350,7 @@ def test_vocabularies_that_differ_are_refused_unless_a_tokenizer_is_named(space,
         space(("a", "other"))
     base = space(("a", "other"), tokenizer="base")
     assert base.describe()["vocabulary"] == TOKENS
-    assert base.decode(base.box.start).tokenizer == "base"
+    assert base.decode(base.genes.start).tokenizer == "base"
     union = space(("a", "other"), tokenizer="union")
     assert union.describe()["vocabulary"] == TOKENS + 2
 
@@ -360,7 +360,7 @@ def test_every_recipe_has_the_tokens_of_all_models_whichever_it_takes(space, mod
     everyone = tuple(models[name] for name in ("a", "b", "other", "base"))
     genome = tuple(
         float(name == f"presence {models['b']}") if name.startswith("presence") else 0.5
-        for name in union.box.names
+        for name in union.genes.names
     )
     recipes = [union.decode(genome), *(one.recipe for one in union.references)]
     for recipe in recipes:
@@ -371,7 +371,7 @@ def test_every_recipe_has_the_tokens_of_all_models_whichever_it_takes(space, mod
 
 def test_a_tokenizer_that_is_not_needed_changes_nothing(space):
     plain, union, base = (space("ab", tokenizer=kind) for kind in (None, "union", "base"))
-    genome = plain.box.start
+    genome = plain.genes.start
     assert plain.decode(genome).digest() == union.decode(genome).digest()
     assert plain.decode(genome).digest() == base.decode(genome).digest()
 
@@ -384,7 +384,7 @@ def test_other_widths_are_refused_even_where_vocabularies_may_differ(space, mode
 
 def test_the_chat_template_goes_into_every_recipe(space, models):
     opened = space("ab", chat_template=models["b"])
-    recipes = [opened.decode(opened.box.start), *(one.recipe for one in opened.references)]
+    recipes = [opened.decode(opened.genes.start), *(one.recipe for one in opened.references)]
     assert {one.chat_template for one in recipes} == {models["b"]}
     with pytest.raises(ValueError, match="chat_template: expected base, none or one of the models"):
         space("ab", chat_template=models["c"])
@@ -394,7 +394,7 @@ def test_the_description_says_what_is_searched(space, models):
     opened = space("abc", ("ties", "linear"), choose=(1, 2), layer_genes="cosine", layer_groups=3,
                    filters=("mlp", "experts"), bounds={"lambda": (0.0, 1.0)})  # fmt: skip
     found = opened.describe()
-    assert found["genes"] == len(opened.box.names)
+    assert found["genes"] == len(opened.genes.names)
     assert found["genes_by_kind"] == {
         "method": 1, "presence": 3, "weight": 27, "density": 27, "lambda": 9,
     }  # fmt: skip
@@ -410,8 +410,8 @@ def test_the_description_says_what_is_searched(space, models):
 def test_parameters_of_one_name_are_shared_where_their_ranges_are_the_same(space, models):
     apart = space("a", ("ties", "della"))
     a = models["a"]
-    assert f"density (ties) {a} layers 0-4 rest" in apart.box.names
-    assert f"density (della) {a} layers 0-4 rest" in apart.box.names
+    assert f"density (ties) {a} layers 0-4 rest" in apart.genes.names
+    assert f"density (della) {a} layers 0-4 rest" in apart.genes.names
     shared = space("a", ("ties", "della"), bounds={"density": (0.3, 0.7)})
     assert shared.describe()["genes_by_kind"] == {
         "method": 1, "weight": 1, "density": 1, "epsilon": 1,
@@ -432,7 +432,7 @@ def test_every_method_builds_what_a_random_genome_says(in_root):
     space = settings.open(3)
     builder = space.builder.open("cpu")
     built = {}
-    for number, genome in enumerate(space.box.sample(np.random.default_rng(1), len(methods))):
+    for number, genome in enumerate(space.genes.sample(np.random.default_rng(1), len(methods))):
         recipe = space.decode((number + 0.5, *genome[1:]))
         model = builder.build(recipe).model
         built[recipe.method] = model.state_dict()["model.layers.1.mlp.up_proj.weight"].clone()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.algorithms.base import Memory
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import fold as campaigns
@@ -327,7 +328,7 @@ def test_the_failed_are_never_parents_and_have_no_fitness(fake_space, answers, p
     }
     assert {parent for one in record.candidates for parent in one.parents} <= measured
     assert {best.candidate.id for best in record.state.best.values()} <= measured
-    assert {member.candidate for member in record.state.memory} <= measured
+    assert {member.candidate for member in record.state.memory.members} <= measured
     assert record.state.num_scored == len(measured)
     assert record.state.num_failed == len(record.candidates) - len(measured)
 
@@ -388,7 +389,7 @@ def test_controls_are_as_many_as_the_search_and_never_win(
     assert counts["control"] == counts["search"]
     assert record.state.best["control"].fitness == 1000.0
     assert record.state.winner is None or record.state.winner.candidate.role != "control"
-    assert not any(member.candidate.startswith("c") for member in record.state.memory)
+    assert not any(member.candidate.startswith("c") for member in record.state.memory.members)
 
 
 @given(plan=plans(), luck=LUCK, one=ORDERS)
@@ -526,7 +527,7 @@ def test_genomes_stay_within_the_bounds(fake_space, answers, plan, luck, order):
     record = go_on(campaign, begun(campaign), answers(luck), order)
     for one in record.candidates:
         for gene, low, high in zip(
-            one.genome or (), space.box.lower, space.box.upper, strict=False
+            one.genome or (), space.genes.lower, space.genes.upper, strict=False
         ):
             assert low <= gene <= high
 
@@ -718,7 +719,7 @@ def test_late_outcomes_are_as_good_as_any(fake_space, answers, plan, luck, order
             if isinstance(one, Scored) and one.rows == "search" and one.candidate[0] == "s"
         ]
         best = sorted(measured, reverse=True)[: campaign.algorithm.population_size]
-        assert [one.candidate for one in record.state.memory] == [id_ for *_, id_ in best]
+        assert [one.candidate for one in record.state.memory.members] == [id_ for *_, id_ in best]
         num_generations = max(num_generations, record.state.generation)
     assert num_generations <= 1 + campaign.limits.generations if campaign.limits.generations else 1
 
@@ -787,7 +788,7 @@ def test_a_retry_that_fails_again_leaves_the_campaign_as_it_was(
     go_on(campaign, record, lambda job: failed(job, retryable=False), order)
     assert record.candidates == candidates
     # What has ended since the algorithm was told last is nobody's business.
-    unsaid = {"memory": (), "candidates": {}, "ended": {}}
+    unsaid = {"memory": Memory(), "candidates": {}, "ended": {}}
     assert replace(record.state, **unsaid) == replace(before, **unsaid)
 
 
@@ -975,4 +976,4 @@ def test_a_fork_that_waits_for_nobody_begins_with_its_ancestors_whole_population
         history=(Branch(until=until, rules=rules),),
     )
     found = replay(fork, entries)
-    assert {one.candidate for one in found.state.memory} == {f"s{n}" for n in range(1, 7)}
+    assert {one.candidate for one in found.state.memory.members} == {f"s{n}" for n in range(1, 7)}

@@ -16,7 +16,7 @@ from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import fold as campaigns
 from orchestrator.campaign.state import Branch, Campaign, Candidate, Limits, Rules, State
 from orchestrator.measurement.regime import Regime
-from orchestrator.spaces.base import Genome
+from orchestrator.spaces.genes import Genome
 from tests.conftest import FakeSpace, fake_regime, recipe_of, scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fates, failure
 from workers.job import Job, Outcome, Scored
