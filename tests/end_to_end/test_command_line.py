@@ -15,8 +15,8 @@ import yaml
 pytestmark = pytest.mark.usefixtures("in_root")
 
 STATUS = {
-    "campaign", "state", "generation", "evaluated", "failed", "in_flight", "best", "started_at",
-    "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver", "documents", "stopped",
+    "campaign", "state", "generation", "evaluated", "failed", "in_flight", "best", "winner",
+    "started_at", "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver", "documents", "stopped",
 }  # fmt: skip
 CANDIDATE = {
     "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe", "fidelity",
