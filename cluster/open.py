@@ -9,7 +9,10 @@ from cluster.dispatch import DispatchingExecutor, Fleet
 from cluster.executor import Executor
 from cluster.inline import InlineExecutor
 from cluster.resources import Cluster, Share, local_cpus, local_gpus, share
-from workers.run import WorkerSettings
+from workers.run import WorkerSettings, subject_of
+
+#: Candidates that are handed to this process together where each is only a function's call.
+_PLAIN_AT_ONCE = 64
 
 
 def open_executor(cluster: Cluster, settings: WorkerSettings) -> Executor:
@@ -23,17 +26,17 @@ def open_executor(cluster: Cluster, settings: WorkerSettings) -> Executor:
     return opener(cluster, settings)
 
 
-def available(address: str) -> tuple[float, float]:
+def available(cluster: Cluster) -> tuple[float, float]:
     """Returns the CPUs and GPUs that evaluators can have.
 
     Raises:
         ExecutorError: if a running cluster cannot be reached.
     """
-    if address in (*_OPENERS, "local"):
-        return float(local_cpus()), float(local_gpus())
+    if cluster.address in (*_OPENERS, "local"):
+        return float(local_cpus()), float(_num_gpus(cluster))
     from cluster.ray_executor import connect
 
-    connection = connect(address)
+    connection = connect(cluster.address)
     try:
         return connection.resources()
     finally:
@@ -42,17 +45,23 @@ def available(address: str) -> tuple[float, float]:
 
 def _open_inline(cluster: Cluster, settings: WorkerSettings) -> Executor:
     del cluster
-    return InlineExecutor(settings)
+    builds_nothing = subject_of(settings.builder) == "values"
+    return InlineExecutor(settings, at_once=_PLAIN_AT_ONCE if builds_nothing else 1)
 
 
 def _open_pool(cluster: Cluster, settings: WorkerSettings) -> Executor:
     from cluster.pool import ProcessFleet, device_groups
 
-    num_gpus = local_gpus()
+    num_gpus = _num_gpus(cluster)
     part = share(cluster, num_cpus=local_cpus(), num_gpus=num_gpus)
     groups = device_groups(num_gpus, part.gpus) if part.gpus else []
     fleet = ProcessFleet(_placed(settings, part), device_groups=groups)
     return _dispatching(cluster, fleet, part.evaluators)
+
+
+def _num_gpus(cluster: Cluster) -> int:
+    """Returns this machine's GPUs; looking for them takes seconds that who wants none can keep."""
+    return 0 if cluster.gpus_per_evaluator == 0 else local_gpus()
 
 
 def _open_ray(cluster: Cluster, settings: WorkerSettings) -> Executor:

@@ -18,6 +18,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 Rows = Literal["search", "fresh", "selection", "test", "control"]
 #: Task -> which of its documents, by their place among the task's documents of that kind of rows.
 Documents: TypeAlias = Mapping[str, tuple[int, ...]]
+#: What is scored: a causal language model, or the values of a genome that is no model.
+Subject = Literal["language", "values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +109,19 @@ class Language:
     tokenizer: Any
 
 
+@dataclass(slots=True)
+class Values:
+    """What stands for a model where there is none: what the genes of the candidate say."""
+
+    #: Gene -> its value, of the candidate at hand.
+    by_gene: Mapping[str, Any] = field(default_factory=dict)
+
+
 class EvaluatorSettings(Protocol):
-    """The campaign's settings of an evaluator: plain data that travels to the workers."""
+    """The campaign's settings of an evaluator: plain data that travels to the workers.
+
+    What it scores is a language model, unless an attribute `scores` says `values`.
+    """
 
     def check(self) -> EvaluatorFacts:
         """Looks everything up that can be known without a model, changes nothing.
@@ -118,8 +131,11 @@ class EvaluatorSettings(Protocol):
         """
         ...
 
-    def open(self, language: Language) -> Evaluator:
-        """Makes an evaluator for a resident model; costly, done once in a worker."""
+    def open(self, resident: Any) -> Evaluator:
+        """Makes an evaluator for a resident model; costly, done once in a worker.
+
+        `resident` is a `Language` whose weights change, or `Values`.
+        """
         ...
 
     @property

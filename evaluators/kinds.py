@@ -2,4 +2,10 @@
 
 from evaluators.registry import Registry
 
-EVALUATORS = Registry("evaluator", {"lm_harness": "evaluators.lm_harness:LmHarness"})
+EVALUATORS = Registry(
+    "evaluator",
+    {
+        "lm_harness": "evaluators.lm_harness:LmHarness",
+        "function": "evaluators.function:Function",
+    },
+)

@@ -16,13 +16,14 @@ from cluster.provenance import check_packages
 from cluster.resources import Cluster, share
 from evaluators.base import EvaluatorFacts, TaskFacts
 from evaluators.digest import hash_json
-from orchestrator import config
+from orchestrator import config, matching
+from orchestrator.algorithms.base import check_genes, check_objectives
 from orchestrator.campaign.state import Branch, Campaign, Limits, Rules
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.regime import Regime
+from orchestrator.objectives import Judge, weighted_judge
 from orchestrator.settings import CampaignSettings
-from orchestrator.spaces.base import Space
-from orchestrator.spaces.merge import Merge
+from orchestrator.spaces.base import Space, as_measuring
 from workers.job import Job
 from workers.run import WorkerSettings
 
@@ -34,6 +35,7 @@ _SEARCH = (
     "space",
     "search",
     "evaluate",
+    "objectives",
     "control",
     "racing",
     "refresh",
@@ -82,6 +84,11 @@ class Parts:
             parts.append({task: list(places) for task, places in job.documents.items()})
         return bytes.fromhex(hash_json(parts))
 
+    @property
+    def cluster(self) -> Cluster:
+        """Where the evaluators run."""
+        return matching.cluster_of(self.settings.cluster, self.space)
+
     def worker_settings(self) -> WorkerSettings:
         """Returns what workers are opened from."""
         return WorkerSettings(
@@ -95,7 +102,7 @@ class Parts:
         """Starts the evaluators."""
         from cluster.open import open_executor
 
-        return open_executor(self.settings.cluster, self.worker_settings())
+        return open_executor(self.cluster, self.worker_settings())
 
 
 def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = ()) -> Parts:
@@ -108,15 +115,22 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
     with about("space"):
         # Random masks belong to what a genome means: a fork keeps its first ancestor's.
         space = settings.space.open(history[0]["seed"] if history else settings.seed)
+    with about("search"):
+        check_genes(settings.search, space.genes)
     with about("evaluate"):
-        _check_backend(settings)
+        matching.check(settings, space)
         facts = settings.evaluate.check()
     limits = Limits(
         generations=settings.budget.generations,
         evaluations=settings.budget.evaluations,
         max_attempts=settings.cluster.max_attempts,
         max_failure_fraction=settings.budget.max_failure_fraction,
+        target=settings.budget.target,
+        stagnation=settings.budget.stagnation,
     )
+    judge = judge_of(settings, space, facts)
+    with about("search"):
+        check_objectives(settings.search, [goal.name for goal in judge.goals])
     campaign = Campaign(
         space=space,
         algorithm=settings.search,
@@ -125,20 +139,11 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
         control=settings.control == "random",
         kinds=settings.evaluate.kinds,
         regime=regime_of(settings, facts),
+        judge=judge,
         finalists=settings.finalists,
         history=tuple(_branch(settings, one) for one in history),
     )
     return Parts(settings, space, campaign, facts, _search_settings(settings, space, facts))
-
-
-def _check_backend(settings: CampaignSettings) -> None:
-    """Refuses what would fail at every candidate: an engine that was compiled for other layers."""
-    backend = getattr(settings.evaluate, "backend", "hf")
-    if backend == "vllm" and not isinstance(settings.space, Merge):
-        raise ValueError(
-            "backend: vllm is compiled for the layers of one model, and this space gives each "
-            "candidate others; use hf"
-        )
 
 
 def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:
@@ -159,6 +164,18 @@ def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:
             weights = {name: one.weight for name, one in tasks.items()}
             bank = estimator.start(tasks, weights, settings.seed)
     return Regime(layout=plan, race=race, refresh=refresh, estimator=estimator, bank=bank)
+
+
+def judge_of(settings: CampaignSettings, space: Space, facts: EvaluatorFacts) -> Judge:
+    """Returns how objectives and constraints say what a candidate is worth."""
+    weights = {name: one.weight for name, one in facts.tasks["search"].items()}
+    if settings.objectives is None:
+        return weighted_judge(weights)
+    measuring, references = as_measuring(space), space.references
+    with about("objectives"):
+        recipes = [one.recipe for one in references[:1]]
+        measures = [name for one in recipes if measuring for name in measuring.measures(one)]
+        return settings.objectives.judge(weights, measures, references)
 
 
 def branch_of(search_settings: Mapping[str, Any], until: int) -> dict[str, Any]:
@@ -183,7 +200,7 @@ def check_resources(cluster: Cluster) -> str:
     from cluster.open import available
 
     with about("cluster"):
-        num_cpus, num_gpus = available(cluster.address)
+        num_cpus, num_gpus = available(cluster)
         part = share(cluster, num_cpus=num_cpus, num_gpus=num_gpus)
     count = 1 if cluster.address == "inline" else part.evaluators
     return f"{count} with {part.cpus} CPUs and {part.gpus:g} GPUs each"
@@ -238,11 +255,15 @@ def _search_sections(settings: CampaignSettings) -> dict[str, Any]:
     return {**{key: full[key] for key in _SEARCH}, "space": _without_speed(full["space"])}
 
 
+#: Settings of spaces that change nothing of what comes out.
+_SPEED = ("resident", "cache_gib", "cache_folder")
+
+
 def _without_speed(section: Any) -> Any:
     """Drops where a space's models are kept, which changes nothing of what comes out."""
     if not isinstance(section, dict):
         return section
-    return {key: _without_speed(held) for key, held in section.items() if key != "resident"}
+    return {key: _without_speed(held) for key, held in section.items() if key not in _SPEED}
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
@@ -270,7 +291,7 @@ def estimate(parts: Parts) -> dict[str, Any]:
     # to run it, statistics of the sources, the blocks that are being merged, and libraries.
     statistics = min(_STATISTICS_BYTES, source_bytes)
     resident = model_bytes + model_bytes // 8
-    per_evaluator = resident + statistics + _BLOCKS_BYTES + _LIBRARIES_BYTES
+    per_evaluator = resident + statistics + _BLOCKS_BYTES + _LIBRARIES_BYTES if resident else 0
     # The folder comes to be on the first run; look where its nearest existing parent is.
     folder = Path(parts.settings.output_folder).resolve()
     while not folder.exists():

@@ -202,6 +202,7 @@ def status(name: AnyName = None, store: StoreUrl = _STORE, as_json: Json = False
 def best(
     name: AnyName = None,
     num: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 1,
+    front: Annotated[bool, typer.Option("--front", help="The whole Pareto front instead.")] = False,
     store: StoreUrl = _STORE,
     as_json: Json = False,
 ) -> None:
@@ -210,6 +211,9 @@ def best(
 
     reader = _reader(store)
     campaign = name or _last(reader)
+    if front:
+        _print(_front(reader, campaign), as_json, views.front_lines)
+        return
     found = {
         "campaign": campaign,
         "candidates": [views.candidate(one) for one in reader.best(campaign, num)],
@@ -239,7 +243,7 @@ def export(
     force: Annotated[bool, typer.Option(help="Replace what is in DIR.")] = False,
     store: StoreUrl = _STORE,
 ) -> None:
-    """Build a candidate into an ordinary Hugging Face model folder."""
+    """Build a candidate into an ordinary Hugging Face model folder (its values, if no model)."""
     from orchestrator.command_line import commands
 
     written = commands.export(
@@ -285,7 +289,9 @@ def methods(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder or hub id.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="Model folder or hub id; or values.json.", show_default=False)
+    ],
     file: File,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -409,6 +415,22 @@ def _last(reader: Reader) -> str:
     if not names:
         raise UserMistakeError("the store has no campaign yet; `shoal run FILE` starts one")
     return names[0]
+
+
+def _front(reader: Reader, campaign: str) -> dict[str, Any]:
+    """Returns a campaign's Pareto front, which only some campaigns have."""
+    from orchestrator import config
+    from orchestrator.command_line import views
+    from orchestrator.reporting import front as fronts
+
+    settings = config.from_dict(reader.settings(campaign), origin=f"campaign {campaign}")
+    if settings.objectives is None or settings.objectives.kind != "pareto":
+        raise UserMistakeError(
+            f"campaign {campaign!r} has no Pareto front: its objectives are not of kind pareto"
+        )
+    found = fronts.collect(reader, settings)
+    members = {"objectives": [], "candidates": []} if found is None else views.front(found)
+    return {"campaign": campaign, **members}
 
 
 def _print(

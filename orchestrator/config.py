@@ -22,21 +22,29 @@ from cluster.resources import Cluster
 from evaluators.base import EvaluatorSettings
 from evaluators.kinds import EVALUATORS
 from evaluators.registry import Registry, UnknownNameError, nearest
+from orchestrator.algorithms.archive import ARCHIVES, Archive
 from orchestrator.algorithms.base import ALGORITHMS, Algorithm
+from orchestrator.algorithms.islands import Islands
+from orchestrator.campaign.stopping import Stagnation
 from orchestrator.measurement.estimator import ESTIMATORS, Estimator
 from orchestrator.measurement.race import RACES, Race
 from orchestrator.measurement.regime import Refresh
+from orchestrator.objectives import Objectives
 from orchestrator.operators.crossover import CROSSOVERS, Crossover
+from orchestrator.operators.diversity import Immigrants, Sharing
 from orchestrator.operators.mutation import MUTATIONS, Mutation
 from orchestrator.operators.selection import SELECTIONS, Selection
 from orchestrator.settings import Budget, CampaignSettings
 from orchestrator.spaces.base import SPACES, SpaceSettings
 from orchestrator.spaces.merge import Merge
+from orchestrator.spaces.vector_genes import GENES, GeneSettings
 from orchestrator.yaml_file import Document, Place, YamlError, load, parse
 
 PLUG_INS: Mapping[type, Registry] = {
     SpaceSettings: SPACES,
+    GeneSettings: GENES,
     Algorithm: ALGORITHMS,
+    Archive: ARCHIVES,
     EvaluatorSettings: EVALUATORS,
     Selection: SELECTIONS,
     Crossover: CROSSOVERS,
@@ -57,7 +65,7 @@ _WORDS = {
     " after validation": "",
 }
 #: Settings that are sections of their own.
-_SECTIONS = (Budget, Cluster, Merge, Refresh)
+_SECTIONS = (Budget, Cluster, Immigrants, Islands, Merge, Objectives, Refresh, Sharing, Stagnation)
 
 
 class ConfigError(ValueError):
@@ -111,8 +119,15 @@ class _Reader:
         """Returns one field's value."""
         if (inner := _optional(hint)) is not None:
             return None if data is None else self.value(inner, data, place)
+        if (some := _one_or_listed(hint)) is not None:
+            hint = some[isinstance(data, list)]
         if hint in PLUG_INS:
             return self.plug_in(PLUG_INS[hint], data, place)
+        if (each := _listed(hint)) is not None:
+            if not isinstance(data, list):
+                raise self.fail(place, f"expected a list, got {data!r}")
+            items = enumerate(data)
+            return tuple(self.plug_in(PLUG_INS[each], one, (*place, at)) for at, one in items)
         if hint in _SECTIONS:
             return self.settings(hint, data, place)
         try:
@@ -164,8 +179,9 @@ class Loaded:
         """
         place: Place = (section,) if section else ()
         named, colon, rest = message.partition(": ")
-        if colon and (*place, named) in self.document.lines:
-            place, message = (*place, named), rest
+        inner: Place = (*place, *named.split("."))
+        if colon and inner in self.document.lines:
+            place, message = inner, rest
         return _Reader(self.document).fail(place, message)
 
 
@@ -279,10 +295,23 @@ def _field_schema(hint: Any) -> dict[str, Any]:
             "required": ["kind"],
         }
         return {"oneOf": [*known, outside]}
+    if (some := _one_or_listed(hint)) is not None:
+        return {"anyOf": [_field_schema(one) for one in some]}
+    if (each := _listed(hint)) is not None:
+        return {"type": "array", "items": _item_schema(each)}
     if hint in _SECTIONS:
         return _schema_of(hint)
     found = _adapter(hint).json_schema(ref_template="#/$defs/{model}")
     return cast("dict[str, Any]", _inline(found, found.pop("$defs", {})))
+
+
+def _item_schema(hint: Any) -> dict[str, Any]:
+    """Returns the schema of a component in a list; algorithms within one would have no end."""
+    if hint is not Algorithm:
+        return _field_schema(hint)
+    kinds = [{"enum": list(ALGORITHMS.addresses)}, {"pattern": ":"}]
+    kind = {"type": "string", "anyOf": kinds}
+    return {"type": "object", "properties": {"kind": kind}, "required": ["kind"]}
 
 
 def _inline(node: Any, definitions: Mapping[str, Any]) -> Any:
@@ -302,6 +331,22 @@ def _optional(hint: Any) -> Any | None:
     if len(members) == 1 and len(get_args(hint)) == 2:
         inner = get_origin(members[0]) or members[0]
         return inner if inner in PLUG_INS or inner in _SECTIONS else None
+    return None
+
+
+def _listed(hint: Any) -> Any | None:
+    """Returns the component that a field lists any number of; None for other fields."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return arguments[0] if arguments[0] in PLUG_INS else None
+    return None
+
+
+def _one_or_listed(hint: Any) -> tuple[Any, Any] | None:
+    """Returns the types of a field that takes a component or a list of them; None for others."""
+    arguments = get_args(hint)
+    if len(arguments) == 2 and _listed(arguments[1]) is arguments[0] is not None:
+        return arguments[0], arguments[1]
     return None
 
 

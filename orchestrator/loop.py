@@ -283,6 +283,7 @@ class Driver:
                 measured=step.measured,
             )
         )
+        self._turn.judged.update(step.judged)
         self._sequence += 1
         self._remember(step)
         self._enqueue(step.jobs)

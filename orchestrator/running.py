@@ -15,13 +15,14 @@ from cluster.executor import ExecutorError
 from cluster.provenance import versions
 from orchestrator import assemble, config
 from orchestrator.assemble import CheckError, Parts
+from orchestrator.campaign.measuring import references_known
 from orchestrator.campaign.state import State
 from orchestrator.command_line import exit_codes
 from orchestrator.command_line.progress import ProgressView
-from orchestrator.exporting import model_folder as exports
+from orchestrator.exporting import candidate_folder
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
 from orchestrator.measurement.estimator import UnfitValuesError
-from orchestrator.reporting import model_card, picture, report
+from orchestrator.reporting import front, picture, report
 from orchestrator.reporting import result as results
 from orchestrator.reporting import result_tables as tables
 from orchestrator.settings import CampaignSettings
@@ -34,7 +35,6 @@ from orchestrator.storage.base import (
 )
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.store import SqlStore
-from workers.recipe import MergeRecipe
 
 
 def run(
@@ -60,7 +60,7 @@ def run(
         raise CheckError("--from-generation says where a --fork begins; name the fork, too")
     parts = assemble.assemble(settings)  # all that can be refused, before anything is made
     assemble.estimate(parts)
-    assemble.check_resources(settings.cluster)
+    assemble.check_resources(parts.cluster)
     with SqlStore(settings.store, settings.name) as store:
         known = store.load()
         if fork is not None:
@@ -225,8 +225,10 @@ def _finish(parts: Parts, store: SqlStore, state: State, elapsed_s: float, as_js
         causes = "\n".join(
             f"  {count}x {cause}" for cause, count in reader.failures(settings.name, 3)
         )
+        known = references_known(parts.campaign.judge, state)
+        why = "too many to go on" if known else "and with them what constraints refer to"
         _say(
-            f"shoal: {state.num_failed} candidates failed, too many to go on:\n{causes}\n"
+            f"shoal: {state.num_failed} candidates failed, {why}:\n{causes}\n"
             f"mend the cause, then: shoal retry {settings.name} --failed --store {settings.store}"
         )
         return exit_codes.TOO_MANY_FAILURES
@@ -244,23 +246,20 @@ def _finish(parts: Parts, store: SqlStore, state: State, elapsed_s: float, as_js
 
 
 def _write(reader: Reader, result: results.Result) -> list[Path]:
-    """Writes the output folder: best model, recipe, report and picture; returns the files."""
+    """Writes the output folder: the best, its recipe, report and picture; returns the files."""
     settings = result.settings
     folder = Path(settings.output_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = MergeRecipe.from_dict(result.winner.recipe)
-    rows_files = model_card.rows_files(settings, result.winner)
-    card = model_card.card(result, result.winner, str(folder / "best"), rows_files)
-    policy = settings.space.policy
-    exports.write_folder(recipe, policy, folder / "best", card=card, replace=True)
-    for name, text in rows_files.items():
-        (folder / "best" / name).write_text(text, encoding="utf-8")
-    exports.write_recipe_or_reason(recipe, folder / "recipe.yaml")
+    files = candidate_folder.write_best(result)
     references = reader.references(settings.name)
-    picture.draw(reader.history(settings.name), references, folder / "fitness.png")
+    measure = "fitness on the search rows" if result.is_model else "fitness"
+    history = reader.history(settings.name)
+    picture.draw(history, references, folder / "fitness.png", measure=measure)
+    if result.front is not None:
+        front.draw(result.front, folder / front.PICTURE)
+        files.append(folder / front.PICTURE)
     (folder / "report.md").write_text(report.markdown(result, "fitness.png"), encoding="utf-8")
-    files = [folder / name for name in ("recipe.yaml", "report.md", "fitness.png")]
-    return [*files, *sorted((folder / "best").rglob("*.safetensors"))]
+    return [folder / "report.md", folder / "fitness.png", *files]
 
 
 def _sha256(path: Path) -> str:
@@ -280,10 +279,15 @@ def _print_result(result: results.Result) -> None:
     # A pipe has no width of its own; a table folded to 80 columns could not be read.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(table)
+    if result.front is not None:
+        members = Table(*front.header(result.front), title="Pareto front", title_justify="left")
+        for row in front.rows(result.front):
+            members.add_row(*row)
+        console.print(members)
     folder = result.settings.output_folder
     for text in report.lines(result):
         console.print(text, soft_wrap=True, markup=False)
-    console.print(f"model: {folder}/best  report: {folder}/report.md", soft_wrap=True)
+    console.print(f"best: {folder}/best  report: {folder}/report.md", soft_wrap=True)
 
 
 def _say(text: str) -> None:

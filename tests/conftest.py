@@ -67,10 +67,21 @@ class FakeSpace:
     @property
     def references(self) -> Sequence[Reference]:
         corners = (("low", -1.0), ("high", 2.0))
-        return tuple(Reference(name=n, recipe=recipe_of([v] * self.dim)) for n, v in corners)
+        return tuple(
+            Reference(
+                name=name,
+                recipe=recipe_of([value] * self.dim),
+                is_source=True,
+                is_base=name == "low",
+            )
+            for name, value in corners
+        )
 
     def decode(self, genome: Genome) -> MergeRecipe:
         return recipe_of([self.scale * gene for gene in genome])
+
+    def measures(self, recipe: MergeRecipe) -> Mapping[str, float]:
+        return {"size": -sphere(recipe)}
 
     def describe(self) -> Mapping[str, Any]:
         return {}

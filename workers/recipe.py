@@ -47,7 +47,14 @@ class Recipe(Protocol):
 
 
 #: Classes with `from_dict`, by the `kind` that `as_dict` says.
-RECIPES = Registry("recipe", {"merge": "workers.recipe:MergeRecipe"})
+RECIPES = Registry(
+    "recipe",
+    {
+        "merge": "workers.recipe:MergeRecipe",
+        "lineage": "workers.lineage:LineageRecipe",
+        "values": "workers.values:ValuesRecipe",
+    },
+)
 
 
 def read_recipe(data: Mapping[str, Any]) -> Recipe:

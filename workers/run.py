@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 import traceback
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from evaluators.base import Evaluator, EvaluatorSettings, Language
+from evaluators.base import Evaluator, EvaluatorSettings, Subject
 from workers.job import Failed, Job, Kind, Outcome, Scored, Stage
-from workers.recipe import Recipe
 
 #: Errors that another attempt may not meet: memory is shared, files come and go.
 _TRANSIENT = (MemoryError, OSError)
@@ -23,17 +23,21 @@ class Builder(Protocol):
     """Builds models into memory."""
 
     @property
-    def language(self) -> Language:
-        """The resident model."""
+    def resident(self) -> Any:
+        """The resident model, as evaluators take it: a `Language`, or `Values`."""
         ...
 
-    def build(self, recipe: Recipe) -> Language:
-        """Returns the model of a recipe."""
+    def build(self, recipe: Any) -> Any:
+        """Makes the resident model that of a recipe of the builder's space, and returns it."""
         ...
 
 
 class BuilderSettings(Protocol):
-    """Plain data from which a worker opens its builder."""
+    """Plain data from which a worker opens its builder.
+
+    It builds language models, unless an attribute `builds` says `values`: then a worker needs
+    neither torch nor a device of its own.
+    """
 
     def open(self, device: str) -> Builder:
         """Loads what the builder keeps resident."""
@@ -64,24 +68,17 @@ class Worker:
     """Runs jobs on one device."""
 
     def __init__(self, settings: WorkerSettings, name: str, node: str) -> None:
-        import torch
-
         os.chdir(settings.folder)
-        torch.set_num_threads(settings.threads)
-        device = settings.device
-        if device == "auto":
-            device = best_device()
+        device = _device(settings) if subject_of(settings.builder) == "language" else "cpu"
         self.name = name
         self.node = node
         self._device = describe_device(device)
         self._accelerators = settings.accelerators
         self._builder = settings.builder.open(device)
-        self._evaluator: Evaluator = settings.evaluator.open(self._builder.language)
+        self._evaluator: Evaluator = settings.evaluator.open(self._builder.resident)
 
     def run(self, job: Job) -> Outcome:
         """Builds and scores one candidate. Never raises on account of the candidate."""
-        import torch
-
         started = time.monotonic()
         stage: Stage = "build"
         try:
@@ -90,7 +87,7 @@ class Worker:
             score = self._evaluator.evaluate(
                 job.rows, documents=job.documents, halvings=job.halvings
             )
-        except torch.AcceleratorError:
+        except _of_torch("AcceleratorError"):
             raise  # the device is of no more use to this process: let it be replaced
         except Exception as error:  # noqa: BLE001  (the one boundary where failure becomes a value)
             return Failed(
@@ -125,6 +122,20 @@ class Worker:
         }
 
 
+def subject_of(settings: BuilderSettings) -> Subject:
+    """Returns what a builder gives to evaluators."""
+    found: Subject = getattr(settings, "builds", "language")
+    return found
+
+
+def _device(settings: WorkerSettings) -> str:
+    """Prepares torch and returns the device that it is to use."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    return best_device() if settings.device == "auto" else settings.device
+
+
 def best_device() -> str:
     """Returns the GPU that this process sees, or else the CPU."""
     import torch
@@ -134,21 +145,27 @@ def best_device() -> str:
 
 def describe_device(device: str) -> str:
     """Returns what a device is called in records ("cpu", "NVIDIA H100 80GB HBM3")."""
+    if not device.startswith("cuda"):
+        return device
     import torch
 
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return torch.cuda.get_device_name(device)
+
+
+def _of_torch(name: str) -> tuple[type[Exception], ...]:
+    """Returns an error class of torch; none where torch has not been imported to raise it."""
+    torch = sys.modules.get("torch")
+    return () if torch is None else (getattr(torch, name),)
 
 
 def _kind(error: Exception) -> Kind:
-    import torch
-
-    return "memory" if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else "error"
+    memory: tuple[type[Exception], ...] = (MemoryError, *_of_torch("OutOfMemoryError"))
+    return "memory" if isinstance(error, memory) else "error"
 
 
 def _is_transient(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, (*_TRANSIENT, torch.OutOfMemoryError))
+    passing: tuple[type[Exception], ...] = (*_TRANSIENT, *_of_torch("OutOfMemoryError"))
+    return isinstance(error, passing)
 
 
 def _describe(error: Exception) -> str:

@@ -16,7 +16,16 @@ from orchestrator.spaces.genes import Genes, Genome
 ALGORITHMS = Registry(
     "algorithm",
     {
+        "cma_es": "orchestrator.algorithms.cma_es:CmaEs",
+        "cycle_qd": "orchestrator.algorithms.cycle_qd:CycleQd",
         "genetic": "orchestrator.algorithms.genetic:Genetic",
+        "map_elites": "orchestrator.algorithms.map_elites:MapElites",
+        "nsga2": "orchestrator.algorithms.nsga2:Nsga2",
+        "nsga3": "orchestrator.algorithms.nsga3:Nsga3",
+        "natural_niches": "orchestrator.algorithms.natural_niches:NaturalNiches",
+        "grid": "orchestrator.algorithms.grid:Grid",
+        "optuna": "orchestrator.algorithms.optuna_sampler:OptunaSampler",
+        "portfolio": "orchestrator.algorithms.portfolio:Portfolio",
         "random": "orchestrator.algorithms.random_search:RandomSearch",
     },
 )
@@ -29,7 +38,7 @@ class Proposal:
     genome: Genome
     #: Candidates that it was made from.
     parents: tuple[str, ...] = ()
-    #: How it was made, for the record ("sbx+polynomial").
+    #: How it was made, for the record ("sbx+polynomial"; see `orchestrator.operators.naming`).
     operator: str
 
 
@@ -53,6 +62,9 @@ class Evaluated:
     violation: float = 0.0
     #: What each document of each task scored, for algorithms that say they need it.
     answers: tuple[float, ...] = ()
+    #: Candidates that it was made from, and how, as its proposal said.
+    parents: tuple[str, ...] = ()
+    operator: str = ""
 
     @property
     def rank(self) -> tuple[bool, float, float, float, int]:
@@ -61,9 +73,14 @@ class Evaluated:
         Who was measured in full is before who was stopped, then who breaks the constraints less
         (Deb 2000, https://doi.org/10.1016/S0045-7825(99)00389-8), then who is fitter.
         """
-        fitness = -math.inf if self.fitness is None else self.fitness
         tie = -math.inf if self.tie is None else self.tie
-        return (not self.stopped, -self.violation, fitness, tie, -self.number)
+        return (*self.worth, tie, -self.number)
+
+    @property
+    def worth(self) -> tuple[bool, float, float]:
+        """The rank without what only tells equals apart: equal ones are as good as each other."""
+        fitness = -math.inf if self.fitness is None else self.fitness
+        return (not self.stopped, -self.violation, fitness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +114,7 @@ class Algorithm(Protocol):
     """Proposes genomes a generation at a time. Holds settings only; changes nothing."""
 
     def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
-        """Returns the proposals of the next generation."""
+        """Returns the proposals of the next generation; none where nothing is left to search."""
         ...
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
@@ -128,6 +145,28 @@ def as_asynchronous(algorithm: Algorithm) -> Asynchronous | None:
     return cast("Asynchronous", algorithm) if is_so else None
 
 
+def check_genes(algorithm: Algorithm, genes: Genes) -> None:
+    """Lets an algorithm with a `check` of its own refuse genes that it cannot search.
+
+    Raises:
+        ValueError: naming the setting and what to do.
+    """
+    check = getattr(algorithm, "check", None)
+    if check is not None:
+        check(genes)
+
+
+def check_objectives(algorithm: Algorithm, names: Sequence[str]) -> None:
+    """Lets an algorithm with a `check_objectives` refuse objectives that it cannot use.
+
+    Raises:
+        ValueError: naming the setting and what to do.
+    """
+    check = getattr(algorithm, "check_objectives", None)
+    if check is not None:
+        check(names)
+
+
 def ranked(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Sorts the measured, best first: by fitness, then likelihood, then age; stopped ones last."""
     measured = [one for one in evaluated if one.fitness is not None]
@@ -140,15 +179,21 @@ def is_ranked(members: Sequence[Evaluated]) -> bool:
 
 
 def comparable(members: Sequence[Evaluated]) -> list[float]:
-    """Returns the fitness of each member, with that of stopped ones below all others.
+    """Returns the fitness of each member, in keeping with the order of their ranks.
 
-    What a race stopped was seen on few rows, on which it may look better than it is: it is given
-    at most the lowest fitness of those that were measured in full.
+    Who breaks the constraints has the lowest fitness of those who keep them, less by how much it
+    breaks them (Deb 2000). What a race stopped was seen on few rows, on which it may look better
+    than it is: it is given at most what is below all that were measured in full.
     """
-    known = [one.fitness for one in members if one.fitness is not None and not one.stopped]
-    if not known:
-        return [one.fitness or 0.0 for one in members]
-    below = math.nextafter(min(known), -math.inf)
-    return [
-        min(one.fitness or 0.0, below) if one.stopped else one.fitness or 0.0 for one in members
+    full = [one for one in members if not one.stopped]
+    kept = [one.fitness for one in full if one.fitness is not None and not one.violation]
+    lowest = min(kept, default=0.0)
+    found = [
+        lowest - one.violation if one.violation and not one.stopped else one.fitness or 0.0
+        for one in members
     ]
+    if not full:
+        return found
+    worth = list(zip(found, members, strict=True))
+    below = math.nextafter(min(one for one, who in worth if not who.stopped), -math.inf)
+    return [min(one, below) if who.stopped else one for one, who in worth]

@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, as_asynchronous
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import measuring
+from orchestrator.campaign import answers, descent, measuring, stopping
 from orchestrator.campaign.state import Branch, Campaign, Candidate, Role, Rules, State, Step
 from orchestrator.measurement.measured import Measured
 from orchestrator.spaces.genes import Genome
@@ -23,8 +23,12 @@ _LETTERS: Mapping[Role, str] = {"reference": "r", "search": "s", "control": "c"}
 def go_on(campaign: Campaign, step: Step) -> Step:
     """Proposes what the algorithm wants next, if it is time for that."""
     state = step.state
+    if _lacks_references(campaign, state):
+        return step if state.open else replace(step, state=replace(state, stop="failures"))
     algorithm = campaign.branch(state.proposed + 1).rules.algorithm
     if as_asynchronous(algorithm) is not None and state.generation > 0:
+        if not measuring.references_known(campaign.judge, state):
+            return step
         before = campaign.branch(state.proposed).rules.algorithm
         waits = as_asynchronous(before) is None and not _generation_ended(campaign, state)
         return step if waits else _keep_busy(campaign, step)
@@ -45,12 +49,48 @@ def _is_awaited(campaign: Campaign, state: State, id_: str) -> bool:
     """Whether a generation waits for this, as what the next one is measured by depends on it.
 
     Where candidates race, are scored on fresh rows or estimated, all is told together, the control
-    with the search; estimates need the references, too.
+    with the search; estimates need the references, too, and so do constraints that refer to them.
     """
     regime = campaign.regime
     if measuring.is_reference(id_):
-        return regime.estimator is not None and state.generation > 0
+        is_needed = regime.estimator is not None or _is_needed(campaign, id_)
+        return is_needed and state.generation > 0
     return regime.keeps_standings
+
+
+def _is_needed(campaign: Campaign, id_: str) -> bool:
+    return campaign.judge is not None and id_ in campaign.judge.needed
+
+
+def _lacks_references(campaign: Campaign, state: State) -> bool:
+    """Whether a reference that constraints refer to failed for good, so that nobody is judged."""
+    if measuring.references_known(campaign.judge, state) or state.generation == 0:
+        return False
+    return not any(_is_needed(campaign, id_) for id_, _ in state.open)
+
+
+def _look_at_progress(campaign: Campaign, state: State) -> State:
+    """Ends the search if it has found enough, or nothing more for long.
+
+    What a fork has from its ancestors was proposed whatever had been found.
+    """
+    limits, ours = campaign.limits, _LETTERS["search"]
+    if (limits.target is None and limits.stagnation is None) or state.generation == 0:
+        return state
+    num_open = sum(1 for id_, rows in state.open if id_[0] == ours and rows == "search")
+    so_far = {"evaluations": state.proposed - num_open, "generation": state.generation}
+    known = [one.measured for one in state.tops.get("search", ()) if not one.measured.stopped]
+    best = known[0] if known else None
+    by = limits.stagnation.by if limits.stagnation is not None else 0.0
+    last = stopping.advanced(state.progress, best, by=by, **so_far)
+    state = replace(state, progress=last)
+    if campaign.history and state.proposed < campaign.history[-1].until:
+        return state
+    if stopping.has_reached(best, limits.target):
+        return replace(state, stop="target")
+    if stopping.has_stagnated(last, limits.stagnation, **so_far):
+        return replace(state, stop="stagnation")
+    return state
 
 
 def _tell(campaign: Campaign, state: State) -> State:
@@ -74,13 +114,23 @@ def _tell(campaign: Campaign, state: State) -> State:
     ]
     if told:
         algorithm = campaign.branch(state.proposed).rules.algorithm
+        if campaign.needs_answers:
+            told = [answers.answered(state, one) for one in told]
         state = replace(state, memory=algorithm.tell(state.memory, told))
+        state = descent.with_ancestors(campaign.space, state)
     newcomers.sort(key=lambda one: (one.role, one.number))
     return measuring.renew(campaign, state, [one.id for one in newcomers])
 
 
 def _evaluated(candidate: Candidate, genome: Genome, measured: Measured | None) -> Evaluated:
-    one = Evaluated(candidate=candidate.id, number=candidate.number, genome=genome, fitness=None)
+    one = Evaluated(
+        candidate=candidate.id,
+        number=candidate.number,
+        genome=genome,
+        fitness=None,
+        parents=candidate.parents,
+        operator=candidate.operator,
+    )
     return measuring.evaluated(one, measured)
 
 
@@ -89,22 +139,29 @@ def _may_be_late(campaign: Campaign, candidate: Candidate) -> bool:
 
 
 def _next_generation(campaign: Campaign, step: Step) -> Step:
-    state = _tell(campaign, step.state)
+    state = _look_at_progress(campaign, _tell(campaign, step.state))
+    if state.stop is not None:
+        return replace(step, state=_forget_ended(state))
     branch = campaign.branch(state.proposed + 1)
     num = min(allowance(campaign, state), branch.until - state.proposed)
     generation = state.generation + 1
     if num == 0:
         return replace(step, state=_forget_ended(state))
-    state, fresh = measuring.begin_round(campaign, _forget_ended(state))
-    step = replace(step, jobs=[*step.jobs, *fresh])
     rng = _rng(branch.rules, "search", generation)
     proposals = branch.rules.algorithm.ask(campaign.space.genes, state.memory, rng)[:num]
+    if not proposals:
+        return replace(step, state=replace(_forget_ended(state), stop="exhausted"))
+    state, fresh = measuring.begin_round(campaign, _forget_ended(state))
+    step = replace(step, jobs=[*step.jobs, *fresh])
     return _add(campaign, step, state, branch, generation, proposals, (generation,))
 
 
 def _keep_busy(campaign: Campaign, step: Step) -> Step:
     """Keeps as many candidates open as the population has members: no one waits for anyone."""
-    state, fresh = _forget_ended(_tell(campaign, step.state)), list[Job]()
+    state, fresh = _look_at_progress(campaign, _tell(campaign, step.state)), list[Job]()
+    state = _forget_ended(state)
+    if state.stop is not None:
+        return replace(step, state=state)
     if allowance(campaign, state) > 0:
         state, fresh = measuring.begin_round(campaign, state)
     step = replace(step, state=state, jobs=[*step.jobs, *fresh])
@@ -185,7 +242,7 @@ def _candidates(
             number=number,
             generation=state.generation,
             genome=proposal.genome,
-            recipe=campaign.space.decode(proposal.genome),
+            recipe=descent.recipe_of(campaign.space, state, proposal),
             parents=proposal.parents,
             operator=proposal.operator,
         )

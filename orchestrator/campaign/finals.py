@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from evaluators.base import Rows, Score
 from orchestrator.campaign import measuring
@@ -82,8 +83,9 @@ def book_completion(campaign: Campaign, state: State, outcome: Outcome) -> Step:
         )
         return Step(state)
     state = _with_block(campaign, state, id_, outcome.block, outcome.score)
-    measured = campaign.regime.measured(state.standings[id_])
-    state, job = _completion(campaign, state, _top(state, id_).candidate)
+    candidate = _top(state, id_).candidate
+    measured = measuring.worth(campaign, state, candidate, state.standings[id_])
+    state, job = _completion(campaign, state, candidate)
     if job is None:
         return Step(replace(state, completing=state.completing - {id_}), measured=measured)
     opened = {**state.open, (job.candidate, job.rows): job}
@@ -109,7 +111,7 @@ def _with_block(campaign: Campaign, state: State, id_: str, block: int, score: S
         ahead=ahead,
         documents_spent=state.documents_spent + score.num_documents,
     )
-    measured = campaign.regime.measured(standing)
+    measured = measuring.worth(campaign, state, _top(state, id_).candidate, standing)
     if measured.fidelity < 1:
         return state
     return replace(state, completed={**state.completed, id_: measured})
@@ -171,9 +173,15 @@ def _finalists(campaign: Campaign, state: State) -> list[Best]:
     found: list[Best] = []
     for roles in groups:
         known = [one for role in roles for one in state.tops.get(role, ())]
-        known.sort(key=lambda one: (not one.measured.stopped, one.measured.lower, one.rank))
+        known.sort(key=_by_lower_bound)
         found += known[::-1][:num] if picked_later else _best(known)
     return found
+
+
+def _by_lower_bound(one: Best) -> tuple[Any, ...]:
+    """Sorts candidates as their ranks do, but by the lower end of the fitness."""
+    measured = one.measured
+    return (not measured.stopped, -measured.violation, measured.lower, one.rank)
 
 
 def _best(known: Sequence[Best]) -> list[Best]:

@@ -82,7 +82,9 @@ def handle(
             return Step(replace(state, open=opened), jobs=[again], final=False)
     remaining = {other: open_ for other, open_ in state.open.items() if other != key}
     step = _book(campaign, replace(state, open=remaining), job, outcome)
-    return replace(_advance(campaign, step), measured=step.measured, final=step.final)
+    return replace(
+        _advance(campaign, step), measured=step.measured, judged=step.judged, final=step.final
+    )
 
 
 def retry(campaign: Campaign, state: State, wish: Retry) -> Step:
@@ -162,7 +164,9 @@ def _book(campaign: Campaign, state: State, job: Job, outcome: Outcome) -> Step:
         return Step(_end(campaign, replace(state, broken=broken), outcome.candidate, None))
     state, measured, following = measuring.take_part(campaign, state, job, outcome)
     if following is None:
-        return Step(_end(campaign, state, outcome.candidate, measured), measured=measured)
+        state = _end(campaign, state, outcome.candidate, measured)
+        state, judged = measuring.judge_waiting(campaign, state)
+        return Step(state, measured=state.ended[outcome.candidate], judged=judged)
     opened = {**state.open, (following.candidate, following.rows): following}
     return Step(replace(state, open=opened), jobs=[following], measured=measured, final=False)
 
@@ -194,4 +198,6 @@ def _advance(campaign: Campaign, step: Step) -> Step:
         return replace(step, state=replace(step.state, phase="done"))
     if step.state.phase == "search" and step.state.stop is None:
         step = breeding.go_on(campaign, step)
+    if step.state.stop == "failures":  # of what nothing can go on without
+        return replace(step, state=replace(step.state, phase="done"))
     return step if step.state.open else finals.go_on(campaign, step)

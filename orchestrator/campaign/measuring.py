@@ -6,15 +6,18 @@ outcomes of a generation come changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from evaluators.pooling import pool
 from orchestrator.algorithms.base import Evaluated
+from orchestrator.campaign import answers
 from orchestrator.campaign.state import Best, Campaign, Candidate, Key, Role, State
 from orchestrator.measurement.measured import Measured, Standing
 from orchestrator.measurement.race import Field
+from orchestrator.objectives import Judge, Values
+from orchestrator.spaces.base import as_measuring
 from workers.job import Job, Scored
 
 #: Roles whose candidates race, each against the best of its own: budgets are spent alike.
@@ -60,10 +63,86 @@ def take_part(
     left = None if estimated else following(campaign, job)
     if left is not None and not _goes_on(campaign, state, job, standing):
         left, measured = None, replace(measured, stopped=True)
-    if regime.keeps_standings:
+    if campaign.judge is not None:
+        candidate = state.candidates[id_]
+        values = _values(campaign, candidate, standing, measured)
+        measured = _judged(campaign.judge, state, standing, measured, values)
+        if left is None:
+            state = _note_values(campaign.judge, state, id_, values)
+    if regime.keeps_standings or answers.are_needed(campaign, id_):
         state = replace(state, standings={**state.standings, id_: standing})
     spent = state.documents_spent + outcome.score.num_documents
     return replace(state, documents_spent=spent), measured, left
+
+
+def worth(campaign: Campaign, state: State, candidate: Candidate, standing: Standing) -> Measured:
+    """Returns what a candidate is worth by all that it was measured on."""
+    measured = campaign.regime.measured(standing)
+    if campaign.judge is None:
+        return measured
+    values = _values(campaign, candidate, standing, measured)
+    return _judged(campaign.judge, state, standing, measured, values)
+
+
+def _values(
+    campaign: Campaign, candidate: Candidate, standing: Standing, measured: Measured
+) -> Values:
+    """Returns the values of a candidate's tasks, estimated or as they were scored, and measures."""
+    judge = campaign.judge
+    assert judge is not None
+    if measured.values:  # an estimator's
+        values = dict(zip(judge.tasks, measured.values, strict=True))
+    else:
+        values = {name: one.value for name, one in standing.pooled().tasks.items()}
+    if judge.takes_measures:
+        space = as_measuring(campaign.space)
+        assert space is not None, "a judge takes only measures that there are"
+        values |= space.measures(candidate.recipe)
+    return values
+
+
+def _judged(
+    judge: Judge, state: State, standing: Standing, measured: Measured, values: Values
+) -> Measured:
+    whole = measured.values == ()  # of an estimate the tasks' errors are not known
+    errors = {name: one.stderr for name, one in standing.pooled().tasks.items()} if whole else {}
+    anchors = state.anchors if references_known(judge, state) else {}
+    return judge.judged(measured, values, anchors, errors)
+
+
+def references_known(judge: Judge | None, state: State) -> bool:
+    """Whether all references that constraints refer to have been measured."""
+    return judge is None or judge.needed <= state.anchors.keys()
+
+
+def _note_values(judge: Judge, state: State, id_: str, values: Values) -> State:
+    """Keeps the values of those that others are judged by, and of those to be judged later."""
+    if not judge.needed or references_known(judge, state):
+        return state
+    kept = {name: values[name] for name in judge.constrained}
+    state = replace(state, unjudged={**state.unjudged, id_: kept})
+    return replace(state, anchors={**state.anchors, id_: kept}) if id_ in judge.needed else state
+
+
+def judge_waiting(campaign: Campaign, state: State) -> tuple[State, Mapping[str, float]]:
+    """Judges what was measured before the references that constraints refer to were known.
+
+    Returns:
+        The state, and by how much each of those breaks the constraints that does.
+    """
+    judge = campaign.judge
+    if judge is None or not state.unjudged or not references_known(judge, state):
+        return state, {}
+    found = {id_: judge.violation(one, state.anchors) for id_, one in state.unjudged.items()}
+    broken = {id_: violation for id_, violation in found.items() if violation > 0}
+    state = replace(state, unjudged={})
+    for id_, violation in broken.items():
+        measured = state.ended[id_]
+        assert measured is not None, "only what was measured is judged"
+        measured = replace(measured, violation=violation)
+        state = replace(state, ended={**state.ended, id_: measured})
+        state = note_top(state, state.candidates[id_], measured)
+    return state, broken
 
 
 def following(campaign: Campaign, job: Job) -> Job | None:
@@ -104,8 +183,8 @@ def _goes_on(campaign: Campaign, state: State, job: Job, standing: Standing) -> 
     race = campaign.regime.race
     if is_reference(job.candidate):
         return True
-    if state.stop is not None:
-        return False  # time is up: what has been measured must do
+    if state.stop in ("time", "failures"):
+        return False  # what has been measured must do
     if race is None:
         return True
     role = state.candidates[job.candidate].role
@@ -129,7 +208,7 @@ def note_fresh(campaign: Campaign, state: State, outcome: Scored) -> tuple[State
     """Books fresh rows of one of the elite: it is then worth its score on all its rows."""
     id_ = outcome.candidate
     standing = state.standings[id_].with_part(("fresh", outcome.block), outcome.score)
-    measured = campaign.regime.measured(standing)
+    measured = worth(campaign, state, state.candidates[id_], standing)
     state = replace(
         state,
         standings={**state.standings, id_: standing},
@@ -216,7 +295,7 @@ def renew(campaign: Campaign, state: State, told: Sequence[str]) -> State:
     """
     regime = campaign.regime
     if not regime.keeps_standings:
-        return state
+        return answers.forgotten(state, state.ended)
     if regime.race is not None:
         state = replace(
             state,
@@ -242,14 +321,18 @@ def _incumbents(state: State, role: Role, num: int) -> tuple[str, ...]:
     complete = [
         one.candidate.id
         for one in state.tops.get(role, ())
-        if not one.measured.stopped and one.measured.fidelity >= 1
-    ]
+        if not one.measured.stopped and one.measured.fidelity >= 1 and not one.measured.violation
+    ]  # who breaks constraints is no rival: a race is about fitness alone
     return tuple(complete[:num])
 
 
 def _rungs(state: State, role: Role, told: Sequence[str]) -> tuple[tuple[float, ...], ...]:
     rungs = [list(rung) for rung in state.rungs.get(role, ())]
-    for standing in [state.standings[id_] for id_ in told if state.candidates[id_].role == role]:
+    for id_ in told:
+        measured = state.ended.get(id_)
+        if state.candidates[id_].role != role or (measured is not None and measured.violation):
+            continue
+        standing = state.standings[id_]
         scores = [score for (rows, _), score in standing.parts.items() if rows == "search"]
         for block in range(len(scores)):
             if block == len(rungs):

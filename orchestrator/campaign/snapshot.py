@@ -6,15 +6,18 @@ Candidates are named, not copied: the store has them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, fields
-from importlib.metadata import version
+from dataclasses import asdict, astuple, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from evaluators.base import Documents
 from evaluators.digest import hash_json
 from orchestrator.algorithms.base import Evaluated, Memory
+from orchestrator.campaign import descent
+from orchestrator.campaign.answers import answers_of
 from orchestrator.campaign.breeding import allowance
 from orchestrator.campaign.state import Best, Campaign, Candidate, State
+from orchestrator.campaign.stopping import Progress
 from orchestrator.measurement.measured import Measured, Standing
 from workers.job import Job
 
@@ -37,9 +40,17 @@ def fingerprint(campaign: Campaign, search_settings: Mapping[str, Any]) -> str:
         "search": search_settings,
         "history": repr(campaign.history),
         "failures": [campaign.limits.max_failure_fraction, campaign.limits.min_ended],
-        "code": {name: version(name) for name in ("shoal", "numpy")},
+        "ends": [campaign.limits.target, repr(campaign.limits.stagnation)],
+        "code": {name: _version(name) for name in ("shoal", "numpy", "cma", "optuna")},
     }
     return hash_json(facts)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None  # an extra that is not installed decides nothing
 
 
 def dump(campaign: Campaign, state: State) -> dict[str, Any]:
@@ -59,9 +70,13 @@ def dump(campaign: Campaign, state: State) -> dict[str, Any]:
         "incumbents": {role: list(ids) for role, ids in state.incumbents.items()},
         "rungs": {role: [list(rung) for rung in rungs] for role, rungs in state.rungs.items()},
         "refreshed": {id_: astuple(one) for id_, one in state.refreshed.items()},
+        "anchors": {id_: dict(values) for id_, values in state.anchors.items()},
+        "unjudged": {id_: dict(values) for id_, values in state.unjudged.items()},
+        "progress": None if state.progress is None else asdict(state.progress),
         "rounds": state.rounds,
         "bank": None if estimator is None else estimator.to_plain(state.bank),
         "memory": _dump_memory(state.memory),
+        "answered": [one.candidate for one in state.memory.everyone if one.answers],
         "tops": {
             role: [[one.candidate.id, astuple(one.measured)] for one in tops]
             for role, tops in state.tops.items()
@@ -112,7 +127,7 @@ def _own_documents(campaign: Campaign, rows: str, block: int) -> Documents | Non
 
 def with_standings(data: Mapping[str, Any]) -> set[str]:
     """Returns the candidates whose scores a dumped state needs."""
-    return {*data["standings"], *(id_ for id_, _ in data["ahead"])}
+    return {*data["standings"], *(id_ for id_, _ in data["ahead"]), *data["answered"]}
 
 
 def named(data: Mapping[str, Any]) -> set[str]:
@@ -137,7 +152,11 @@ def restore(
     """
     estimator = campaign.regime.estimator
     jobs = [_restore_job(campaign, one, known) for one in data["open"]]
-    return State(
+    memory = _restore_memory(data["memory"], known)
+    if data["answered"]:
+        answered = {id_: answers_of(standings[id_]) for id_ in data["answered"]}
+        memory = memory.changed(lambda one: replace(one, answers=answered.get(one.candidate, ())))
+    state = State(
         open={(job.candidate, job.rows): job for job in jobs},
         candidates={id_: known[id_] for id_ in data["candidates"]},
         ended={id_: None if one is None else _measured(one) for id_, one in data["ended"].items()},
@@ -153,9 +172,12 @@ def restore(
         incumbents={role: tuple(ids) for role, ids in data["incumbents"].items()},
         rungs={role: tuple(tuple(rung) for rung in rungs) for role, rungs in data["rungs"].items()},
         refreshed={id_: _measured(one) for id_, one in data["refreshed"].items()},
+        anchors=data["anchors"],
+        unjudged=data["unjudged"],
+        progress=None if data["progress"] is None else Progress(**data["progress"]),
         rounds=data["rounds"],
         bank=None if estimator is None else estimator.from_plain(data["bank"]),
-        memory=_restore_memory(data["memory"], known),
+        memory=memory,
         tops={
             role: tuple(Best(candidate=known[id_], measured=_measured(one)) for id_, one in tops)
             for role, tops in data["tops"].items()
@@ -166,6 +188,7 @@ def restore(
         stop=data["stop"],
         phase=data["phase"],
     )
+    return descent.with_ancestors(campaign.space, state, known)
 
 
 def _restore_job(campaign: Campaign, data: Sequence[Any], known: Mapping[str, Candidate]) -> Job:
@@ -241,4 +264,6 @@ def _evaluated(
         tie=tie,
         values=tuple(values),
         violation=violation,
+        parents=one.parents,
+        operator=one.operator,
     )

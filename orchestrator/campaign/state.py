@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 from evaluators.base import Documents, Rows, Score
 from orchestrator.algorithms.base import Algorithm, Memory
+from orchestrator.campaign.stopping import Progress, Stagnation
 from orchestrator.measurement.measured import Measured, Standing
 from orchestrator.measurement.regime import Regime
+from orchestrator.objectives import Judge, Values
 from orchestrator.spaces.base import Space
 from orchestrator.spaces.genes import Genome
 from workers.job import Job, Outcome
@@ -18,7 +20,9 @@ from workers.recipe import Recipe
 Role = Literal["reference", "search", "control"]
 #: A candidate on one kind of rows.
 Key: TypeAlias = tuple[str, Rows]
-Stop = Literal["time", "failures"]
+#: Why a search ended before its budget: time was up, too many failed, it found enough, or nothing
+#: more, or nothing was left to search.
+Stop = Literal["time", "failures", "target", "stagnation", "exhausted"]
 #: Searching; measuring finalists in full; picking among them; measuring for the report; over.
 Phase = Literal["search", "complete", "selection", "test", "done"]
 
@@ -53,6 +57,9 @@ class Limits:
     max_failure_fraction: float = 0.5
     #: ...once so many have ended.
     min_ended: int = 8
+    #: Fitness of the best search candidate at which the search has found enough.
+    target: float | None = None
+    stagnation: Stagnation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +94,18 @@ class Campaign:
     kinds: frozenset[Rows] = frozenset({"search"})
     #: How much of the search rows a candidate is measured on.
     regime: Regime = field(default_factory=Regime)
+    #: What it is worth beside its fitness; None if fitness is all there is.
+    judge: Judge | None = None
     #: How many candidates are measured on the selection rows, or in full if they were estimated.
     finalists: int = 5
     #: What was proposed before this campaign was forked off, eldest first.
     history: tuple[Branch, ...] = ()
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether an algorithm is to be told what each document scored."""
+        rules = [*(branch.rules.algorithm for branch in self.history), self.algorithm]
+        return any(getattr(one, "needs_answers", False) for one in rules)
 
     def branch(self, number: int) -> Branch:
         """Returns the stretch that the search candidate of this number belongs to."""
@@ -172,6 +187,10 @@ class State:
     incumbents: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     #: For each role and block, the fitness after it of recent candidates, by age.
     rungs: Mapping[Role, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    #: Reference -> its values that constraints refer to, once it has been measured.
+    anchors: Mapping[str, Values] = field(default_factory=dict)
+    #: What had been measured before all of these were known: its values, until it is judged.
+    unjudged: Mapping[str, Values] = field(default_factory=dict)
     #: What the elite is worth with the fresh rows, until the algorithm is told.
     refreshed: Mapping[str, Measured] = field(default_factory=dict)
     #: Rounds of fresh rows begun.
@@ -179,6 +198,8 @@ class State:
     #: What an estimator has learned, in its own terms.
     bank: Any = None
     memory: Memory = field(default_factory=Memory)
+    #: The memory's members, where a child's recipe is made of its parents' recipes.
+    ancestors: Mapping[str, Candidate] = field(default_factory=dict)
     generation: int = 0
     #: Search candidates proposed so far; the control has as many.
     proposed: int = 0
@@ -189,6 +210,8 @@ class State:
     #: Documents scored on search and fresh rows, and what full measurements would have taken.
     documents_spent: int = 0
     documents_full: int = 0
+    #: When the search's best became better last, where the budget asks for that.
+    progress: Progress | None = None
     #: Role -> the best measured candidates, the best first.
     tops: Mapping[Role, tuple[Best, ...]] = field(default_factory=dict)
     #: Finalists that are being measured in full, and those for which that failed.
@@ -229,7 +252,12 @@ class State:
         ]
         picked = [one for one in full if self.selected.get(one.candidate.id) is not None]
         if picked and self.phase in ("test", "done"):
-            return max(picked, key=lambda one: (self.selected[one.candidate.id], one.rank))
+            return max(
+                picked,
+                key=lambda one: (
+                    -one.measured.violation, self.selected[one.candidate.id], one.rank
+                ),
+            )  # fmt: skip
         return max(full, key=lambda one: (one.measured.fidelity >= 1, one.rank), default=None)
 
 
@@ -243,5 +271,7 @@ class Step:
     jobs: Sequence[Job] = ()
     #: What the candidate is worth after an outcome on search or fresh rows.
     measured: Measured | None = None
+    #: Candidates measured before -> by how much they break constraints, as is known only now.
+    judged: Mapping[str, float] = field(default_factory=dict)
     #: Whether an outcome ended its candidate on these rows: no attempt or block was to follow.
     final: bool = True

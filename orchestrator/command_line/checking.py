@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluators.base import Score
-from orchestrator import assemble
+from orchestrator import assemble, config
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.merge import Merge
 from workers import prechecks
@@ -36,10 +36,11 @@ def check(settings: CampaignSettings, *, line: bool = False) -> dict[str, Any]:
         "space": dict(parts.space.describe()),
         "documents": {name: one.documents for name, one in assemble.by_task(parts.facts).items()},
         "blocks": _blocks(parts),
+        "objectives": config.as_dict(settings.objectives),
         "warnings": list(parts.facts.warnings),
         "candidates": assemble.num_expected(parts),
         "needs": assemble.estimate(parts),
-        "evaluators": assemble.check_resources(settings.cluster),
+        "evaluators": assemble.check_resources(parts.cluster),
         "prechecks": None if weights is None else prechecks.as_dict(weights, lines),
         "comparison": [] if weights is None else prechecks.describe(weights, lines),
     }
@@ -49,28 +50,55 @@ def check_lines(found: dict[str, Any]) -> list[str]:
     """Returns what `check` found for people."""
     space, needs = found["space"], found["needs"]
     kinds = ", ".join(f"{count} {kind}" for kind, count in space.get("genes_by_kind", {}).items())
-    documents = ", ".join(f"{task} {count}" for task, count in found["documents"].items())
+    plain = set(found["documents"].values()) <= {1}
+    documents = ", ".join(
+        task if plain else f"{task} {count}" for task, count in found["documents"].items()
+    )
     return [
         f"campaign    {found['campaign']}: all found, nothing run",
+        *_model_lines(space),
+        f"space       {space['genes']} genes" + (f": {kinds}" if kinds else ""),
+        *(f"{label:<11} {text}" for label, text in space.get("summary", {}).items()),
+        f"{'objectives' if plain else 'documents':<11} {documents}",
+        *_block_lines(found["blocks"]),
+        *_aim_lines(found["objectives"]),
+        f"candidates  {found['candidates'] or 'as many as time allows'}",
+        f"evaluators  {found['evaluators']}",
+        *(_need_lines(needs) if "architecture" in space else []),
+        *found["comparison"],
+        *(f"warning     {text}" for text in found["warnings"]),
+    ]
+
+
+def _model_lines(space: dict[str, Any]) -> list[str]:
+    """Says what is built, if anything is."""
+    if "architecture" not in space:
+        return []
+    return [
         (
             f"models      {space['architecture']}, {space['layers']} layers, "
             f"{space['parameters']:,} parameters, {space['dtype']}, "
             f"vocabulary {space['vocabulary']}"
-        ),
-        f"space       {space['genes']} genes" + (f": {kinds}" if kinds else ""),
-        *(f"{label:<11} {text}" for label, text in space.get("summary", {}).items()),
-        f"documents   {documents}",
-        *_block_lines(found["blocks"]),
-        f"candidates  {found['candidates'] or 'as many as time allows'}",
-        f"evaluators  {found['evaluators']}",
-        (
-            f"memory      about {_size(needs['memory_per_evaluator'])} an evaluator of "
-            f"{_size(needs['memory'])}"
-        ),
-        f"disk        about {_size(needs['disk'])} of {_size(needs['disk_free'])} free",
-        *found["comparison"],
-        *(f"warning     {text}" for text in found["warnings"]),
+        )
     ]
+
+
+def _need_lines(needs: dict[str, int]) -> list[str]:
+    """Says what building takes."""
+    memory, disk = needs["memory_per_evaluator"], needs["disk"]
+    return [
+        f"memory      about {_size(memory)} an evaluator of {_size(needs['memory'])}",
+        f"disk        about {_size(disk)} of {_size(needs['disk_free'])} free",
+    ]
+
+
+def _aim_lines(aims: dict[str, Any] | None) -> list[str]:
+    """Says what is aimed at, where that is more than the fitness."""
+    if aims is None:
+        return []
+    of = f" of {', '.join(aims['of'])}" if aims["of"] else ""
+    kept = [f"constraints {'; '.join(aims['constraints'])}"] if aims["constraints"] else []
+    return [f"aim         {aims['kind']}{of}", *kept]
 
 
 def _block_lines(blocks: dict[str, list[int]]) -> list[str]:
@@ -107,7 +135,7 @@ def _walk(parts: assemble.Parts, space: Merge) -> tuple[LineFacts, ...]:
     dtype = facts.dtype if space.dtype == "auto" else space.dtype
     settings = MergeSettings(base=space.base, dtype=dtype, policy=space.policy)
     builder = settings.open(best_device())
-    evaluator = parts.settings.evaluate.open(builder.language)
+    evaluator = parts.settings.evaluate.open(builder.resident)
     tasks = parts.facts.tasks["search"]
     documents = {
         name: tuple(range(min(_FEW_DOCUMENTS, one.documents))) for name, one in tasks.items()

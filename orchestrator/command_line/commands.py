@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluators.base import Rows
+from evaluators.base import Language, Rows, Values
 from evaluators.pooling import pool
 from orchestrator import assemble, config
+from orchestrator.exporting import candidate_folder
 from orchestrator.exporting import model_folder as exports
-from orchestrator.reporting import model_card
+from orchestrator.matching import builds_models, is_of_values
 from orchestrator.reporting import result as results
 from orchestrator.settings import CampaignSettings
+from orchestrator.spaces.vector import VectorSpace
 from orchestrator.storage.reader import Reader
 from workers.models import library
 from workers.models.library import ModelPolicy
@@ -23,25 +26,18 @@ from workers.run import best_device
 def export(
     reader: Reader, name: str, candidate: str, folder: Path, *, recipe_only: bool, force: bool
 ) -> Path:
-    """Writes a candidate's model folder, or only its recipe; returns what was written.
+    """Writes a candidate's folder, or only its recipe; returns what was written.
 
     Raises:
         ExportError: if the folder holds something already.
     """
     record = reader.candidate(name, candidate)
     settings = config.from_dict(reader.settings(name), origin=f"campaign {name}")
-    recipe = MergeRecipe.from_dict(record.recipe)
+    versions = reader.versions(name)
     if recipe_only:
-        exports.refuse_used(folder, replace=force)
-        exports.write_recipe(recipe, folder / "recipe.yaml")
-        return folder / "recipe.yaml"
+        return candidate_folder.write_recipe(record, settings, versions, folder, replace=force)
     result = results.collect(reader, settings)
-    rows_files = model_card.rows_files(settings, record)
-    card = "" if result is None else model_card.card(result, record, str(folder), rows_files)
-    exports.write_folder(recipe, settings.space.policy, folder, card=card, replace=force)
-    for file, text in rows_files.items():
-        (folder / file).write_text(text, encoding="utf-8")
-    return folder
+    return candidate_folder.write(record, settings, versions, result, folder, replace=force)
 
 
 def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bool) -> str:
@@ -57,10 +53,12 @@ def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bo
 
     exports.refuse_used(folder, replace=force)
     recipe = exports.read_recipe(path, facts)
-    recipe = replace(recipe, seed=seed) if path.suffix != ".json" else recipe
-    note = _check_models(recipe, policy)
+    note, how = "", "lineage"
+    if isinstance(recipe, MergeRecipe):
+        recipe = replace(recipe, seed=seed) if path.suffix != ".json" else recipe
+        note, how = _check_models(recipe, policy), f"`{recipe.method}` merge"
     models = ", ".join(f"`{model}`" for model in recipe.models)
-    card = f"# {folder.name}\n\nA `{recipe.method}` merge of {models}.\n"
+    card = f"# {folder.name}\n\nA {how} of {models}.\n"
     with assemble.about(""):
         exports.write_folder(recipe, policy, folder, card=card, replace=force)
     return f"wrote {folder}{note}"
@@ -82,22 +80,15 @@ def _check_models(recipe: MergeRecipe, policy: ModelPolicy) -> str:
 def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
     """Returns a model's scores on the campaign's search and test rows.
 
+    Where the campaign searches values, `model` is a file of these, as `values.json` is.
+
     Raises:
         CheckError: if the model or the tasks cannot be used.
     """
     with assemble.about(""):
-        policy = settings.space.policy
-        facts = library.inspect(model, policy)
-        wanted = settings.space.dtype
-        dtype = facts.dtype if wanted == "auto" else wanted
+        resident = _values(model, settings) if is_of_values(settings) else _model(model, settings)
         regime = assemble.regime_of(settings, settings.evaluate.check())
-        from workers.builders.settings import MergeSettings
-
-        builder = MergeSettings(base=model, dtype=dtype, policy=policy).open(best_device())
-        language = builder.build(
-            plain_copy(model, base=model, num_layers=facts.num_layers, dtype=dtype)
-        )
-        evaluator = settings.evaluate.open(language)
+        evaluator = settings.evaluate.open(resident)
         kinds: tuple[Rows, ...] = ("search", "selection", "test", "control")
         found: dict[str, Any] = {"model": model}
         for rows in kinds:
@@ -112,3 +103,32 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
                     "stderr": {task: one.stderr for task, one in score.tasks.items()},
                 }
         return found
+
+
+def _model(model: str, settings: CampaignSettings) -> Language:
+    """Loads a model as the campaign would."""
+    from workers.builders.settings import MergeSettings
+
+    space = builds_models(settings)
+    facts = library.inspect(model, space.policy)
+    dtype = facts.dtype if space.dtype == "auto" else space.dtype
+    builder = MergeSettings(base=model, dtype=dtype, policy=space.policy).open(best_device())
+    return builder.build(plain_copy(model, base=model, num_layers=facts.num_layers, dtype=dtype))
+
+
+def _values(file: str, settings: CampaignSettings) -> Values:
+    """Reads the values of genes from a file, checked."""
+    try:
+        data = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{file!r} cannot be read: {error}; this campaign searches values: name a file of "
+            "them as JSON, such as the values.json that `shoal export` writes"
+        ) from error
+    if not isinstance(data, dict) or not isinstance(data.get("values", data), dict):
+        raise ValueError(  # noqa: TRY004  (what the file says is wrong)
+            f"{file!r}: expected a mapping: gene -> value"
+        )
+    space = assemble.assemble(settings).space
+    assert isinstance(space, VectorSpace), "no other space gives values"
+    return Values(by_gene=space.recipe(data.get("values", data)).values)

@@ -49,7 +49,7 @@ class ProgressView:
 
     def on_workers(self, slots: int) -> None:
         """Opens the bar."""
-        self._say(f"{self.name}: starting {slots} evaluator{'s' if slots > 1 else ''}")
+        self._say(f"{self.name}: starting, {slots} candidate{'s' if slots > 1 else ''} at a time")
         if self.console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.campaign.state import Role
 from orchestrator.measurement.measured import Z95
 from orchestrator.storage.candidates import CandidateRecord
+
+if TYPE_CHECKING:
+    from orchestrator.reporting.front import Front
 
 #: Kinds of rows and roles in the order in which a campaign comes to them.
 KINDS: tuple[Rows, ...] = get_args(Rows)
@@ -25,6 +28,7 @@ def candidate(record: CandidateRecord) -> dict[str, Any]:
         "interval": _interval(record),
         "fidelity": record.fidelity,
         "stopped": record.stopped,
+        "violation": record.violation,
         "scores": _values(record.scores),
         "stderr": {task: score.stderr for task, score in record.scores.items()},
         "test": _values(record.test) or None,
@@ -73,7 +77,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     if best is not None:
         lines.append(
             f"best        {best['id']}, fitness {best['fitness']:.4f} on search rows "
-            f"({_tasks(best['scores'])})"
+            f"({_tasks(best['scores'])}){_broken(best)}"
         )
         if found["winner"] != best["id"]:
             lines.append(f"winner      {found['winner']}, by more than its fitness on search rows")
@@ -92,6 +96,26 @@ def best_lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def front(found: Front) -> dict[str, Any]:
+    """Returns a front as `shoal best --front --json` prints it."""
+    return {
+        "objectives": list(found.names),
+        "candidates": [
+            {**candidate(one.record), "objectives": dict(one.values)} for one in found.members
+        ],
+    }
+
+
+def front_lines(found: dict[str, Any]) -> list[str]:
+    """Returns the front for people."""
+    return [
+        f"{one['name'] or one['id']:<16} "
+        + "  ".join(f"{name} {value:,.6g}" for name, value in one["objectives"].items())
+        + f"  fitness {_fitness(one)}"
+        for one in found["candidates"]
+    ]
+
+
 def show_lines(found: dict[str, Any]) -> list[str]:
     """Returns a candidate for people."""
     recipe = found["recipe"]
@@ -106,16 +130,8 @@ def show_lines(found: dict[str, Any]) -> list[str]:
             for rows in ("selection", "test", "control")
             if found[rows]
         ),
-        f"recipe      {recipe['method']} of {', '.join(recipe['sources'])} over {recipe['base']}",
+        *recipe_lines(recipe),
     ]
-    for part in recipe["slices"]:
-        for setting in part["settings"]:
-            values = "  ".join(
-                f"{name} {', '.join(f'{value:.4f}' for value in values)}"
-                for name, values in setting["values"].items()
-            )
-            module = setting["filter"] or "rest"
-            lines.append(f"  layers {part['start']}-{part['stop'] - 1} {module:<12} {values}")
     for one in found["attempts"]:
         took = f"{one['seconds']:.2f} s" if one["seconds"] is not None else "-"
         cause = f": {one['cause']}" if one["cause"] else ""
@@ -124,6 +140,41 @@ def show_lines(found: dict[str, Any]) -> list[str]:
             f"{one['worker'] or '-'}{cause}"
         )
     return lines
+
+
+def recipe_lines(recipe: Mapping[str, Any]) -> list[str]:
+    """Returns what builds a candidate, for people."""
+    if recipe["kind"] == "values":
+        return [
+            f"{'values' if number == 0 else '':<11} {name} {_value(value)}"
+            for number, (name, value) in enumerate(recipe["values"].items())
+        ]
+    sources = ", ".join(map(_source, recipe["sources"]))
+    lines = [f"recipe      {recipe['method']} of {sources} over {recipe['base']}"]
+    for part in recipe["slices"]:
+        for setting in part["settings"]:
+            values = "  ".join(
+                f"{name} {', '.join(f'{value:.4f}' for value in values)}"
+                for name, values in setting["values"].items()
+            )
+            module = setting["filter"] or "rest"
+            lines.append(f"  layers {part['start']}-{part['stop'] - 1} {module:<12} {values}")
+    return lines
+
+
+def _source(one: str | Mapping[str, Any]) -> str:
+    return one if isinstance(one, str) else f"a {one['method']} merge"
+
+
+def _value(value: Any) -> str:
+    """Writes a string of bits as digits, and no more of a number than people read."""
+    if isinstance(value, list) and all(isinstance(one, bool) for one in value):
+        return "".join(str(int(one)) for one in value)
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def score_lines(found: dict[str, Any]) -> list[str]:
@@ -159,7 +210,12 @@ def _fitness(found: Mapping[str, Any]) -> str:
         text += f" [{low:.4f}, {high:.4f}]"
     if found["fidelity"] < 1:
         text += f" {'stopped at' if found['stopped'] else 'from'} {found['fidelity']:.0%} of rows"
-    return text
+    return text + _broken(found)
+
+
+def _broken(found: Mapping[str, Any]) -> str:
+    """Says by how much constraints are broken, if they are."""
+    return f", breaks constraints by {found['violation']:.3g}" if found["violation"] else ""
 
 
 def _spent_lines(found: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import mergekit, yaml_file
+from workers.lineage import LineageRecipe, ModelRecipe
 from workers.models.library import ModelError, ModelPolicy
 from workers.recipe import MergeRecipe
 
@@ -19,7 +20,7 @@ class ExportError(ValueError):
 
 
 def write_folder(
-    recipe: MergeRecipe, policy: ModelPolicy, folder: Path, *, card: str, replace: bool = False
+    recipe: ModelRecipe, policy: ModelPolicy, folder: Path, *, card: str, replace: bool = False
 ) -> None:
     """Builds a model into a folder; it appears whole or not at all.
 
@@ -43,7 +44,7 @@ def write_folder(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_recipe_or_reason(recipe: MergeRecipe, path: Path) -> None:
+def write_recipe_or_reason(recipe: ModelRecipe, path: Path) -> None:
     """Writes a recipe as mergekit's YAML, or why that cannot say it: a model is worth more."""
     try:
         write_recipe(recipe, path)
@@ -55,8 +56,14 @@ def write_recipe_or_reason(recipe: MergeRecipe, path: Path) -> None:
         )
 
 
-def write_recipe(recipe: MergeRecipe, path: Path) -> None:
-    """Writes a recipe as mergekit's YAML; merges that it is made of become documents before it."""
+def write_recipe(recipe: ModelRecipe, path: Path) -> None:
+    """Writes a recipe as mergekit's YAML; merges that it is made of become documents before it.
+
+    Raises:
+        RecipeError: if that format cannot say it.
+    """
+    if isinstance(recipe, LineageRecipe):
+        raise mergekit.RecipeError("parents of a lineage are cut in the middle of tensors")
     documents = _documents(recipe)
     head = "# Written by shoal. Build it with `shoal merge` or `mergekit-yaml`.\n"
     if len(documents) > 1:
@@ -89,7 +96,7 @@ def _documents(recipe: MergeRecipe) -> list[dict[str, Any]]:
     return [*found, mergekit.write(changed(recipe, sources=tuple(sources)))]
 
 
-def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRecipe:
+def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> ModelRecipe:
     """Reads a recipe: mergekit's YAML, or the JSON that lies in exported folders.
 
     Raises:
@@ -97,7 +104,9 @@ def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> MergeRec
     """
     if path.suffix == ".json":
         try:
-            return MergeRecipe.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            data = json.loads(path.read_text(encoding="utf-8"))
+            known: dict[str, type[ModelRecipe]] = {"lineage": LineageRecipe, "merge": MergeRecipe}
+            return known[data.get("kind", "merge")].from_dict(data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise mergekit.RecipeError(f"{path} is no recipe: {error}") from error
     try:

@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from orchestrator.storage.gene_columns import Genes
 from orchestrator.storage.table import Table
 
 _STATES = {"scored": TrialState.COMPLETE, "failed": TrialState.FAIL, "proposed": TrialState.WAITING}
@@ -50,10 +56,7 @@ class _Lines(BaseJournalBackend):
 
 def write(table: Table, part: Path) -> int:
     """Writes the file that `JournalStorage(JournalFileBackend(path))` opens; returns the trials."""
-    genes = zip(table.genes.names, table.genes.lower, table.genes.upper, strict=True)
-    distributions: dict[str, BaseDistribution] = {
-        name: FloatDistribution(lower, upper) for name, lower, upper in genes
-    }
+    distributions = _distributions(table.genes)
     num = 0
     with part.open("w", encoding="utf-8") as file, _quiet():
         lines = _Lines(file)
@@ -69,6 +72,22 @@ def write(table: Table, part: Path) -> int:
                     num += 1
             lines.forget()
     return num
+
+
+def _distributions(genes: Genes) -> dict[str, BaseDistribution]:
+    """Returns what a study knows of each gene; that some were drawn by ratios is not recorded."""
+    found: dict[str, BaseDistribution] = {}
+    for place, (name, column) in enumerate(genes.columns.items()):
+        low, high = genes.lower[place], genes.upper[place]
+        if column == "text":
+            found[name] = CategoricalDistribution(tuple(genes.choices[place]))
+        elif column == "flag":
+            found[name] = CategoricalDistribution((False, True))
+        elif column == "integer":
+            found[name] = IntDistribution(int(low), int(high))
+        else:
+            found[name] = FloatDistribution(low, high)
+    return found
 
 
 def _compared(references: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from orchestrator.exporting.model_folder import ExportError
 from orchestrator.storage.document_rows import COLUMNS, open_documents
+from orchestrator.storage.gene_columns import Kind
 from orchestrator.storage.reader import Reader
-from orchestrator.storage.table import Kind, Table, open_table
+from orchestrator.storage.table import Table, open_table
 from orchestrator.whole_file import whole_file
 
 

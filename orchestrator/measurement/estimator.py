@@ -48,6 +48,7 @@ class Estimator(Protocol[M]):
         """Returns the fitness on all search rows, as far as a score on some of them tells.
 
         Its standard error is that of the estimate of the value on these rows: 0 if all were seen.
+        Its values are the estimates of the objectives, in the order in which `start` had them.
 
         Args:
             memory: what is known.

@@ -81,10 +81,11 @@ class ItemBank:
         self, memory: ItemMemory, score: Score, documents: Documents, parents: Sequence[str]
     ) -> Measured:
         """Returns gmp-IRT estimates, weighted; plain means before the first fit."""
-        fitness, variance, num_seen = 0.0, 0.0, 0
+        fitness, variance, num_seen, values = 0.0, 0.0, 0, list[float]()
         for task in memory.tasks:
             row = _row(task, "", score, documents[task.name])
             found = _estimate(task, row, parents)
+            values.append(found.value)
             fitness += task.weight * found.value
             variance += (task.weight * found.stderr) ** 2
             num_seen += len(row.answers)
@@ -95,6 +96,7 @@ class ItemBank:
             fidelity=fidelity,
             # Likelihoods of different documents tell nothing apart.
             tie=score.mean_log_likelihood if fidelity == 1.0 else None,
+            values=tuple(values),
         )
 
     def learn(

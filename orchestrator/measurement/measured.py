@@ -34,7 +34,7 @@ class Measured:
     stopped: bool = False
     #: Mean log-likelihood of the right answers, which tells equals apart; None if unknown.
     tie: float | None = None
-    #: Value of each objective, all to be maximised.
+    #: Value of each objective, all to be maximised (an estimator gives them as they are measured).
     values: tuple[float, ...] = ()
     #: By how much it breaks the constraints, in all; 0 if it keeps them.
     violation: float = 0.0

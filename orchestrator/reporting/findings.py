@@ -19,12 +19,15 @@ def verdict(result: Result) -> str:
     """Says whether the search found something."""
     winner, rows = result.winner, "selection" if result.winner.selection else "search"
     if winner.role == "reference":
+        thing = "model" if result.is_model else "point"
         if rows == "selection":
             return (
                 f"No finalist did better than {winner.label} on the selection rows: the result is "
-                "that model."
+                f"that {thing}."
             )
-        return f"No candidate beat {winner.label} on the search rows: the result is that model."
+        return f"No candidate beat {winner.label} on the search rows: the result is that {thing}."
+    if not result.is_model and "test" not in result.settings.evaluate.kinds:
+        return f"{winner.id} is the best of all that were measured."  # rows are no matter here
     if not result.tests:
         among = "of the finalists " if rows == "selection" else ""
         missing = (
@@ -34,6 +37,31 @@ def verdict(result: Result) -> str:
         )
         return f"{winner.id} is the best {among}on the {rows} rows. {missing}"
     return _on_test_rows(result)
+
+
+def constraints(result: Result) -> str:
+    """Says whether the result keeps the constraints; empty where there are none."""
+    aims = result.settings.objectives
+    if aims is None or not aims.constraints:
+        return ""
+    winner, listed = result.winner, "; ".join(aims.constraints)
+    if winner.violation:
+        return (
+            f"Nothing that was measured keeps all constraints ({listed}): {winner.label} breaks "
+            f"them least, by {winner.violation:.3g} of their bounds in all."
+        )
+    return f"{winner.label} keeps all constraints, as measured on the search rows: {listed}."
+
+
+def ended(result: Result) -> str:
+    """Says why the search ended."""
+    budget = result.settings.budget
+    return {
+        "time": "time was up",
+        "target": f"a fitness of {budget.target} was reached",
+        "stagnation": "the best did not become better any more",
+        "exhausted": "nothing was left to search",
+    }.get(result.status["reason"] or "", "its budget was spent")
 
 
 def controls(result: Result) -> str:
@@ -108,8 +136,11 @@ def racing(result: Result) -> str:
         return ""
     counts = {"stopped early": status["stopped"], "copied from equal ones": status["cached"]}
     why = " and ".join(f"{count} were {how}" for how, count in counts.items() if count)
+    said = f"Of {num} candidates {why}. " if why else ""
+    if whole == 1:
+        return said.strip()  # there are no parts of which some could be saved
     return (
-        (f"Of {num} candidates {why}. " if why else "")
+        said
         + f"Candidates were scored on {spent:,} documents of the search rows where measuring each "
         f"in full takes {num * whole:,}: {1 - spent / (num * whole):.0%} were saved."
     )

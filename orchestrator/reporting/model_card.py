@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from evaluators.lm_harness import LmHarness
 from orchestrator.reporting import findings, stock_command
@@ -11,7 +12,18 @@ from orchestrator.reporting.result import Result
 from orchestrator.reporting.result_tables import markdown_table
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
-from workers.recipe import MergeRecipe
+from workers.lineage import LineageRecipe, ModelRecipe
+from workers.recipe import MergeRecipe, read_recipe
+
+#: What the recipe's files are for.
+_MERGE_FILES = (
+    "`recipe.yaml` is the recipe in mergekit's format, for `shoal merge` or mergekit; "
+    "`recipe.json` is the same in full precision with the seed of its masks."
+)
+_LINEAGE_FILES = (
+    "`recipe.json` lists every merge on the way to this model; `shoal merge recipe.json` builds it "
+    "again. mergekit's format has no words for it."
+)
 
 
 def card(result: Result, record: CandidateRecord, folder: str, files: Mapping[str, str]) -> str:
@@ -19,7 +31,7 @@ def card(result: Result, record: CandidateRecord, folder: str, files: Mapping[st
 
     `files` are those of `rows_files`, to be written into the same folder.
     """
-    recipe = MergeRecipe.from_dict(record.recipe)
+    recipe = cast("ModelRecipe", read_recipe(record.recipe))
     models = list(dict.fromkeys([recipe.base, *recipe.models]))
     front = ["---", "library_name: transformers", "tags: [merge, evolutionary-search, shoal]"]
     front += ["base_model:", *(f"- {model}" for model in models), "---"]
@@ -43,10 +55,7 @@ def card(result: Result, record: CandidateRecord, folder: str, files: Mapping[st
         findings.CLEARLY if result.tests else "",
         *_commands(result.settings, record, recipe, folder, files),
         "## Recipe",
-        (
-            "`recipe.yaml` is the recipe in mergekit's format, for `shoal merge` or mergekit; "
-            "`recipe.json` is the same in full precision with the seed of its masks."
-        ),
+        _LINEAGE_FILES if isinstance(recipe, LineageRecipe) else _MERGE_FILES,
         "## Software",
         ", ".join(f"{name} {version}" for name, version in result.versions.items()),
     ]
@@ -71,13 +80,21 @@ def rows_files(settings: CampaignSettings, record: CandidateRecord) -> dict[str,
         return {}
 
 
-def _origin(result: Result, record: CandidateRecord, recipe: MergeRecipe) -> str:
+def _origin(result: Result, record: CandidateRecord, recipe: ModelRecipe) -> str:
     lineage = ", ".join(record.parents) or "none (sampled at random or given)"
     return (
-        f"A `{recipe.method}` merge of {_sources(recipe)} over "
-        f"`{recipe.base}`, found by shoal in generation {record.generation} "
+        f"{_made_of(recipe)}, found by shoal in generation {record.generation} "
         f"(made by {record.operator}, parents: {lineage}; seed {result.settings.seed})."
     )
+
+
+def _made_of(recipe: ModelRecipe) -> str:
+    if isinstance(recipe, MergeRecipe):
+        return f"A `{recipe.method}` merge of {_sources(recipe)} over `{recipe.base}`"
+    models = ", ".join(f"`{one}`" for one in recipe.sources)
+    if not recipe.steps:
+        return f"{models} as it is"
+    return f"A descendant of {models} by {len(recipe.steps)} merges of two models each"
 
 
 def _sources(recipe: MergeRecipe) -> str:
@@ -114,7 +131,7 @@ def _whose(result: Result, record: CandidateRecord) -> str:
 def _commands(
     settings: CampaignSettings,
     record: CandidateRecord,
-    recipe: MergeRecipe,
+    recipe: ModelRecipe,
     folder: str,
     files: Mapping[str, str],
 ) -> list[str]:
@@ -127,7 +144,7 @@ def _commands(
         for rows in kinds
         if rows not in evaluate.cut or stock_command.samples_name(rows) in files
     ]
-    brings_code = bool(recipe.input_scales)
+    brings_code = isinstance(recipe, MergeRecipe) and bool(recipe.input_scales)
     lines = [
         f"# {rows} rows\n"
         + stock_command.command(evaluate, rows, folder, recipe.dtype, brings_code=brings_code)

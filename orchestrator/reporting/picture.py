@@ -11,19 +11,26 @@ from orchestrator.storage.candidates import CandidateRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Role, id, fitness on search rows, and whether a race stopped it, of one measured candidate.
+#: Role, id, fitness on search rows, and whether it is out of the running, of one candidate.
 Point: TypeAlias = tuple[str, str, float, bool]
 
 
-def draw(history: Sequence[Point], references: Sequence[CandidateRecord], path: Path) -> None:
+def draw(
+    history: Sequence[Point],
+    references: Sequence[CandidateRecord],
+    path: Path,
+    *,
+    measure: str = "fitness on the search rows",
+) -> None:
     """Draws every candidate, the best so far of search and control, and the references.
 
-    A stopped candidate is a faint ring: its fitness is an estimate, and it is never the best.
+    Who was stopped by a race or breaks constraints is a faint ring, and is never the best.
 
     Args:
         history: All measured candidates in the order in which they ended.
         references: Models to compare with; those without a fitness are left out.
         path: The file; its folder is made if there is none.
+        measure: What the fitness is, for the axis.
     """
     import matplotlib as mpl
 
@@ -36,7 +43,7 @@ def draw(history: Sequence[Point], references: Sequence[CandidateRecord], path: 
         if points:
             _draw_role(axes, points, colour, label)
     _draw_references(axes, references)
-    axes.set(xlabel="evaluations", ylabel="fitness on the search rows")
+    axes.set(xlabel="evaluations", ylabel=measure)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(fontsize="small", loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +66,8 @@ def _draw_role(axes: Axes, points: Sequence[tuple[float, bool]], colour: str, la
         name = f"best of {label}"
         axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", label=name, **common)
     if faint:
-        axes.plot(*zip(*faint, strict=True), ls="", label=f"{label}, stopped", **rings, **common)
+        name = f"{label}, out of the running"
+        axes.plot(*zip(*faint, strict=True), ls="", label=name, **rings, **common)
 
 
 def _draw_references(axes: Axes, references: Sequence[CandidateRecord]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.reporting import findings
+from orchestrator.reporting import front as fronts
 from orchestrator.reporting import result_tables as tables
 from orchestrator.reporting.result import Result
 from orchestrator.reporting.result_tables import markdown_table
+
+#: Software that says nothing where no model is built.
+_OF_MODELS = ("torch", "transformers", "lm_eval", "safetensors")
 
 
 def markdown(result: Result, picture: str) -> str:
@@ -15,15 +19,18 @@ def markdown(result: Result, picture: str) -> str:
     parts = [
         f"# Campaign {result.settings.name}",
         findings.verdict(result),
+        findings.constraints(result),
         "\n".join(f"- **Warning**: {text}" for text in result.warnings),
         markdown_table(tables.header(result), tables.rows(result)),
         findings.CLEARLY if result.tests else "",
         f"![fitness over evaluations]({picture})",
+        *_front(result),
         *_controls(result),
         *_optimism(result),
         "## What was done",
         findings.picking(result),
         markdown_table(["", ""], _facts(result)),
+        *_operators(result),
         *_ledger(result),
         *_failures(result),
     ]
@@ -33,10 +40,24 @@ def markdown(result: Result, picture: str) -> str:
 def lines(result: Result) -> list[str]:
     """Returns what is said at the end of a run below its table: findings, then warnings."""
     winners = [one for one in result.optimism if one.label == result.lines[0].label]
-    said = [findings.verdict(result), findings.controls(result)]
+    said = [findings.verdict(result), findings.constraints(result), findings.controls(result)]
     said += findings.optimism(replace(result, optimism=winners))
     said += [findings.racing(result), *(f"warning: {text}" for text in result.warnings)]
     return [text for text in said if text]
+
+
+def _front(result: Result) -> list[str]:
+    if result.front is None:
+        return []
+    return [
+        "## The front",
+        (
+            "Whatever else keeps the constraints and is better than one of these in an objective "
+            "is worse in another. By the search rows, which the search selects on."
+        ),
+        markdown_table(fronts.header(result.front), fronts.rows(result.front)),
+        f"![the front]({fronts.PICTURE})",
+    ]
 
 
 def _controls(result: Result) -> list[str]:
@@ -67,9 +88,25 @@ def _facts(result: Result) -> list[list[str]]:
         ["of these stopped early", str(status["stopped"])],
         ["candidates failed", str(status["failed"])],
         ["generations", str(status["generation"])],
+        ["the search ended because", findings.ended(result)],
         ["time", f"{status['elapsed_s']:.0f} s"],
         ["seed", str(result.settings.seed)],
-        *[[name, version] for name, version in result.versions.items()],
+        *[
+            [name, version]
+            for name, version in result.versions.items()
+            if result.is_model or name not in _OF_MODELS
+        ],
+    ]
+
+
+def _operators(result: Result) -> list[str]:
+    rows = tables.operator_rows(result)
+    if not rows:
+        return []
+    return [
+        "## What made the candidates",
+        markdown_table(tables.operator_header(), rows),
+        "Intervals take children as independent of each other; those of one family are not quite.",
     ]
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.campaign.measuring import NUM_TOPS
+from orchestrator.reporting import front as fronts
 from orchestrator.reporting import statistics
+from orchestrator.reporting.front import Front
+from orchestrator.reporting.operator_stats import OperatorStats, operator_stats
 from orchestrator.reporting.statistics import Difference
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
@@ -54,6 +57,10 @@ class Result:
     optimism: Sequence[Optimism] = ()
     #: Those that were compared on the selection rows, the control's left out.
     finalists: Sequence[CandidateRecord] = ()
+    #: What each operator achieved, whoever made most children first.
+    operators: Sequence[OperatorStats] = ()
+    #: The Pareto front, where the campaign aims at one.
+    front: Front | None = None
     #: What the reader should know of how the rows were chosen.
     warnings: Sequence[str] = ()
     status: Mapping[str, Any]
@@ -65,6 +72,11 @@ class Result:
         """Whether the winner was measured on test rows."""
         return bool(self.winner.test)
 
+    @property
+    def is_model(self) -> bool:
+        """Whether candidates are models, and no values that a function judged."""
+        return self.winner.recipe.get("kind") != "values"
+
 
 def collect(reader: Reader, settings: CampaignSettings) -> Result | None:
     """Reads a campaign's result; None if no candidate was measured."""
@@ -75,13 +87,12 @@ def collect(reader: Reader, settings: CampaignSettings) -> Result | None:
     references = reader.references(name)
     # Finalists are taken from so many of the search and from the references.
     tops = reader.best(name, NUM_TOPS + len(references))
-    # The best by search rows is shown even where it was not measured for the report.
-    shown = [one for place, one in enumerate(tops) if place == 0 or one.test or one.control]
     control = reader.control_winner(name)
-    searched = [one for one in shown if one.role == "search"]
+    ours = [one for one in tops if one.role == "search"]
+    searched = [one for one in ours if one is ours[0] or one.test or one.control]
     others = [*searched, *references, *([control] if control else [])]
     lines = [
-        line_of(one, winner, tops[:1])
+        line_of(one, winner, ours[:1])
         for one in {one.id: one for one in [winner, *others]}.values()
     ]
     return Result(
@@ -92,6 +103,8 @@ def collect(reader: Reader, settings: CampaignSettings) -> Result | None:
             found for line in lines if line.record in (winner, control) for found in optimism(line)
         ],
         finalists=[one for one in _with_references(tops, lines) if one.selection],
+        front=fronts.collect(reader, settings),
+        operators=operator_stats(reader.births(name)),
         warnings=reader.search_settings(name).get("warnings", ()),
         status=reader.status(name),
         versions=reader.versions(name),
@@ -102,7 +115,7 @@ def collect(reader: Reader, settings: CampaignSettings) -> Result | None:
 def line_of(
     record: CandidateRecord, winner: CandidateRecord, tops: Sequence[CandidateRecord] = ()
 ) -> Line:
-    """Returns a model's line beside the winner; `tops` begins with the best by search rows."""
+    """Returns a model's line beside the winner; `tops` begins with the search's best."""
     if record.id == winner.id:
         return Line(label=f"{BEST}{record.label}", record=record)
     return Line(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.command_line.views import KINDS, ROLES
+from orchestrator.reporting import front as fronts
 from orchestrator.reporting import statistics
 from orchestrator.reporting.result import Line, Result, values
-from orchestrator.reporting.statistics import Difference
+from orchestrator.reporting.statistics import Difference, Interval
 from orchestrator.storage.candidates import CandidateRecord
 
 
@@ -80,6 +82,26 @@ def ledger_rows(result: Result) -> list[list[str]]:
     ]
 
 
+def operator_header() -> list[str]:
+    """Returns the column names of the table of operators."""
+    return ["made by", "candidates", "better than the better parent [95% CI]", "mean gain [95% CI]"]
+
+
+def operator_rows(result: Result) -> list[list[str]]:
+    """Returns what each operator achieved, if any candidate had a parent to be compared with."""
+    if not any(one.compared for one in result.operators):
+        return []
+    return [
+        [
+            one.operator,
+            str(one.children),
+            _between(one.success_rate, one.success_interval, ".1%"),
+            _between(one.mean_gain, one.gain_interval, "+.3g"),
+        ]
+        for one in result.operators
+    ]
+
+
 def score_rows(record: CandidateRecord) -> list[list[str]]:
     """Returns a candidate's tasks on all kinds of rows: kind, task, value, interval, documents."""
     found = []
@@ -110,6 +132,8 @@ def as_json(result: Result) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "finalists": [one.id for one in result.finalists],
         "table": [_line_as_json(line) for line in result.lines],
+        "front": None if result.front is None else fronts.as_json(result.front),
+        "operators": [asdict(one) for one in result.operators],
         "optimism": [
             {
                 "model": one.label,
@@ -137,6 +161,12 @@ def with_interval(score: TaskScore | None) -> str:
     return f"{score.value:.3f}" + (f" [{found[0]:.3f}, {found[1]:.3f}]" if found else "")
 
 
+def _between(value: float | None, ends: Interval | None, form: str) -> str:
+    if value is None:
+        return "-"
+    return format(value, form) + (f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else "")
+
+
 def _selects(result: Result) -> bool:
     return any(line.record.selection_fitness is not None for line in result.lines)
 
@@ -153,11 +183,14 @@ def _row(result: Result, line: Line) -> list[str]:
 
 
 def _search_cell(record: CandidateRecord) -> str:
-    """Says what share of the rows the number rests on, unless it is all of them."""
-    if record.fitness is None or record.fidelity >= 1:
-        return _number(record.fitness)
-    how = "stopped at" if record.stopped else "on"
-    return f"{record.fitness:.3f} ({how} {record.fidelity:.0%} of rows)"
+    """Says what share of the rows the number rests on, unless all, and what is wrong with it."""
+    if record.fitness is None:
+        return _number(None)
+    notes = [f"breaks constraints by {record.violation:.3g}"] if record.violation else []
+    if record.fidelity < 1:
+        how = "stopped at" if record.stopped else "on"
+        notes.insert(0, f"{how} {record.fidelity:.0%} of rows")
+    return f"{record.fitness:.3f}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _number(value: float | None) -> str:
@@ -187,6 +220,7 @@ def _line_as_json(line: Line) -> dict[str, Any]:
         "stderr": record.stderr,
         "fidelity": record.fidelity,
         "stopped": record.stopped,
+        "violation": record.violation,
         "selection_fitness": record.selection_fitness,
         "test_fitness": record.test_fitness,
         "scores": values(record.scores),

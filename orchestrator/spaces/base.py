@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from evaluators.registry import Registry
 from orchestrator.spaces.genes import Genes, Genome
@@ -17,7 +17,9 @@ SPACES = Registry(
     {
         "merge": "orchestrator.spaces.merge:Merge",
         "dataflow": "orchestrator.spaces.dataflow:Dataflow",
+        "whole_model": "orchestrator.spaces.whole_model:WholeModel",
         "chained": "orchestrator.spaces.chained:Chained",
+        "vector": "orchestrator.spaces.vector:Vector",
     },
 )
 
@@ -28,6 +30,10 @@ class Reference:
 
     name: str
     recipe: Recipe
+    #: Whether it is one of the models that candidates are made of, as it is.
+    is_source: bool = False
+    #: Whether it is the base, as it is.
+    is_base: bool = False
 
 
 class Space(Protocol):
@@ -65,8 +71,52 @@ class Space(Protocol):
         ...
 
 
+class Measuring(Space, Protocol):
+    """A space that can say something of a recipe before anything is built from it."""
+
+    def measures(self, recipe: Recipe) -> Mapping[str, float]:
+        """Returns name -> what the built model measures: `size` in parameters, `layers`."""
+        ...
+
+
+def as_measuring(space: Space) -> Measuring | None:
+    """Returns the space if it can say something of a recipe."""
+    return cast("Measuring", space) if hasattr(space, "measures") else None
+
+
+class Descending(Space, Protocol):
+    """A space whose recipes are made of the recipes of a proposal's first two parents.
+
+    A proposal without parents is decoded as in other spaces.
+    """
+
+    #: Always true.
+    descends: bool
+
+    def descend(self, genome: Genome, parents: Sequence[Recipe]) -> Recipe:
+        """Returns the recipe of the child of one or two parents; deterministic."""
+        ...
+
+
+def as_descending(space: Space) -> Descending | None:
+    """Returns the space if its recipes are made of those of parents."""
+    return cast("Descending", space) if getattr(space, "descends", False) else None
+
+
 class SpaceSettings(Protocol):
     """The campaign's settings of a space."""
+
+    def open(self, seed: int) -> Space:
+        """Looks the models up and checks that they fit together.
+
+        Raises:
+            ValueError: naming the model and what is wrong with it.
+        """
+        ...
+
+
+class ModelSpaceSettings(SpaceSettings, Protocol):
+    """The settings of a space whose recipes build models."""
 
     @property
     def dtype(self) -> str:
@@ -76,12 +126,4 @@ class SpaceSettings(Protocol):
     @property
     def policy(self) -> ModelPolicy:
         """What its model folders may contain."""
-        ...
-
-    def open(self, seed: int) -> Space:
-        """Looks the models up and checks that they fit together.
-
-        Raises:
-            ValueError: naming the model and what is wrong with it.
-        """
         ...

@@ -16,7 +16,6 @@ from orchestrator.spaces.base import Reference
 from orchestrator.spaces.dataflow import (
     check_distinct,
     check_layers,
-    genes_of,
     inspect_all,
     open_branches,
     route_facts,
@@ -25,10 +24,11 @@ from orchestrator.spaces.dataflow import (
 from orchestrator.spaces.genes import Genome, joined
 from orchestrator.spaces.merge import Merge, MergeSpace
 from orchestrator.spaces.routes import Routes, RouteSettings
+from orchestrator.spaces.sizes import Sizes
 from workers.models import library
 from workers.models.library import ModelFacts, ModelPolicy
 from workers.paths import Hop, path_recipe
-from workers.recipe import MergeRecipe
+from workers.recipe import MergeRecipe, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +87,11 @@ class ChainedSpace:
         self._settings = settings
         self._merge = merge
         self._models = models
+        self._sizes = Sizes(models[0])
         self._branches = open_branches(settings, models[0])
         names = ["merge", *settings.sources]
         self._routes = Routes(settings, names, [one.num_layers for one in models])
-        self.genes = joined(merge.genes, genes_of(self._routes.genes), "path")
+        self.genes = joined(merge.genes, self._routes.genes, "path")
         self.builder = merge.builder
         others = {one.reference: library.digest(one, settings.policy) for one in models[1:]}
         self.revisions: Mapping[str, str] = {**merge.revisions, **others}
@@ -100,6 +101,11 @@ class ChainedSpace:
         """Returns the recipe of the path through a genome's merge and the other models."""
         cut = len(self._merge.genes.names)
         return self._recipe(self._merge.decode(genome[:cut]), self._routes.hops(genome[cut:]))
+
+    def measures(self, recipe: Recipe) -> Mapping[str, float]:
+        """Returns size and layers of a path's model: layers of all models are of one kind."""
+        assert isinstance(recipe, MergeRecipe), "a path is a merge recipe"
+        return self._sizes.measures(recipe.num_layers)
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what the models are and what is searched."""

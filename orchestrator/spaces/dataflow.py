@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 
 from orchestrator.spaces.base import Reference
-from orchestrator.spaces.genes import Genes, Genome, reals
-from orchestrator.spaces.routes import Gene, Routes, RouteSettings
+from orchestrator.spaces.genes import Genome
+from orchestrator.spaces.routes import Routes, RouteSettings
+from orchestrator.spaces.sizes import Sizes
 from workers.builders.settings import MergeSettings
 from workers.models import library
 from workers.models.folding import Branches, branches_of
@@ -25,7 +26,7 @@ from workers.models.layers import in_layer, layer_of
 from workers.models.layouts import text_section
 from workers.models.library import ModelError, ModelFacts, ModelPolicy
 from workers.paths import Hop, path_recipe
-from workers.recipe import MergeRecipe, Source
+from workers.recipe import MergeRecipe, Recipe, Source
 
 #: What a configuration says of every layer alike: a model can have but one of each.
 _SHAPES = (
@@ -91,10 +92,11 @@ class DataflowSpace:
         check_layers(models[0], models[1:])
         self._settings = settings
         self._models = models
+        self._sizes = Sizes(models[0])
         self._branches = open_branches(settings, models[0])
         self._dtype = models[0].dtype if settings.dtype == "auto" else settings.dtype
         self._routes = Routes(settings, settings.sources, [one.num_layers for one in models])
-        self.genes = genes_of(self._routes.genes)
+        self.genes = self._routes.genes
         self.builder = MergeSettings(
             base=settings.sources[0],
             dtype=self._dtype,
@@ -109,6 +111,11 @@ class DataflowSpace:
     def decode(self, genome: Genome) -> MergeRecipe:
         """Returns the recipe of a genome's path."""
         return self._recipe(self._routes.hops(genome))
+
+    def measures(self, recipe: Recipe) -> Mapping[str, float]:
+        """Returns size and layers of a path's model: layers of all models are of one kind."""
+        assert isinstance(recipe, MergeRecipe), "a path is a merge recipe"
+        return self._sizes.measures(recipe.num_layers)
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what the models are and what is searched."""
@@ -136,11 +143,13 @@ class DataflowSpace:
 
     def _make_references(self) -> Iterator[Reference]:
         identity = self._routes.identity
-        yield Reference(name=self._settings.sources[0], recipe=self._recipe(identity))
+        first = self._settings.sources[0]
+        recipe = self._recipe(identity)
+        yield Reference(name=first, recipe=recipe, is_source=True, is_base=True)
         yield from unchanged(self._models, self._dtype)
         if self._settings.delete_one and len(identity) > 1:
             for hop in identity:
-                name = f"{self._settings.sources[0]} without layer {hop.layer}"
+                name = f"{first} without layer {hop.layer}"
                 rest = [one for one in identity if one != hop]
                 yield Reference(name=name, recipe=self._recipe(rest))
 
@@ -153,7 +162,7 @@ def unchanged(models: Sequence[ModelFacts], dtype: str) -> Iterator[Reference]:
             hops = [Hop(source=0, layer=layer) for layer in range(model.num_layers)]
             name = model.reference
             recipe = path_recipe(hops, sources=[name], base=first.reference, dtype=dtype)
-            yield Reference(name=name, recipe=recipe)
+            yield Reference(name=name, recipe=recipe, is_source=True)
 
 
 def inspect_all(sources: Sequence[str], policy: ModelPolicy) -> list[ModelFacts]:
@@ -188,12 +197,6 @@ def open_branches(settings: RouteSettings, first: ModelFacts) -> Branches | None
         return None  # the model multiplies inputs itself
     takes_them = settings.scale_bounds[0] >= 0 or branches.takes_signs
     return branches if takes_them else None
-
-
-def genes_of(genes: Sequence[Gene]) -> Genes:
-    """Returns a path's genes."""
-    names, lower, upper, start = zip(*genes, strict=True)
-    return reals(names, lower, upper, start)
 
 
 def route_facts(

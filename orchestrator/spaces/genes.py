@@ -125,6 +125,9 @@ class Genes:
     genes: tuple[Gene, ...]
     #: A genome known to be sensible, from which a search may start; None if there is none.
     start: Genome | None = None
+    #: Genomes of the models that lineages begin with. Where there are any, a genome says how two
+    #: parents are crossed, not what a model is: children draw theirs afresh, and inherit nothing.
+    founders: tuple[Genome, ...] = ()
     _layout: _Layout = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -137,6 +140,13 @@ class Genes:
         object.__setattr__(self, "_layout", _lay_out(self.genes))
         if self.start is not None and self.repair(np.asarray(self.start)) != self.start:
             raise ValueError(f"the start must be a genome within the bounds, got {self.start}")
+        for founder in self.founders:
+            if self.repair(np.asarray(founder)) != founder:
+                raise ValueError(f"a founder must be a genome within the bounds, got {founder}")
+
+    def __len__(self) -> int:
+        """Number of slots."""
+        return len(self._layout.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -271,6 +281,8 @@ class Genes:
         """
         low, high = self.edges
         unit = (self.to_inner(np.asarray(genome, dtype=np.float64)) - low) / (high - low)
+        if not self._layout.has_whole:
+            return unit
         parts = []
         for one, (first, end) in zip(self.genes, self._layout.spans, strict=True):
             if isinstance(one, Categorical):
@@ -282,6 +294,8 @@ class Genes:
     def decode(self, vector: Slots) -> Genome:
         """Returns the genome of a vector; the largest coordinate of a choice's counts."""
         low, high = self.edges
+        if not self._layout.has_whole:
+            return self.repair(self.to_outer(low + np.clip(vector, 0.0, 1.0) * (high - low)))
         numbers, at = np.empty(len(self.names)), 0
         for one, (first, end) in zip(self.genes, self._layout.spans, strict=True):
             if isinstance(one, Categorical):
@@ -296,6 +310,8 @@ class Genes:
     @property
     def num_coordinates(self) -> int:
         """Length of an encoded genome."""
+        if not self._layout.has_whole:
+            return len(self.names)
         return sum(
             len(one.choices) if isinstance(one, Categorical) else end - first
             for one, (first, end) in zip(self.genes, self._layout.spans, strict=True)

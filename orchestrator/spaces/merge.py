@@ -20,11 +20,12 @@ from orchestrator.spaces.depth import Course, depth_of
 from orchestrator.spaces.genes import Genome
 from orchestrator.spaces.merge_genes import MergeGenes
 from orchestrator.spaces.pool import Pool, check_sources, models_of, numbers_of
+from orchestrator.spaces.sizes import Sizes
 from orchestrator.spaces.sources import Family, open_family
 from workers.builders.settings import MergeSettings
 from workers.models import library
 from workers.models.library import ModelPolicy
-from workers.recipe import MergeRecipe, average
+from workers.recipe import MergeRecipe, Recipe, average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ class MergeSpace:
         self._settings = settings
         self._family = family
         self._seed = seed
+        self._sizes = Sizes(family.base, family.alignment if family.needs_union else None)
         self._depth = depth_of(settings.layer_genes, family.base.num_layers, settings.layer_groups)
         self._dtype = family.base.dtype if settings.dtype == "auto" else settings.dtype
         self._genes = MergeGenes(
@@ -174,6 +176,11 @@ class MergeSpace:
         )
         return self._with_tokens(recipe, taken)
 
+    def measures(self, recipe: Recipe) -> Mapping[str, float]:
+        """Returns size and layers of a recipe's model: the same for all merges."""
+        del recipe
+        return self._sizes.measures(self._family.base.num_layers)
+
     def describe(self) -> Mapping[str, Any]:
         """Returns what the models are and what is searched."""
         settings, base = self._settings, self._family.base
@@ -218,7 +225,12 @@ class MergeSpace:
 
     def _make_references(self) -> tuple[Reference, ...]:
         base, models = self._settings.base, self._settings.models
-        copies = [self._reference(model, [model]) for model in dict.fromkeys([base, *models])]
+        copies = [
+            replace(
+                self._reference(model, [model]), is_source=model in models, is_base=model == base
+            )
+            for model in dict.fromkeys([base, *models])
+        ]
         return (*copies, self._reference("uniform merge", list(models)))
 
     def _reference(self, name: str, models: list[str]) -> Reference:

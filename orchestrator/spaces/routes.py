@@ -5,8 +5,10 @@ layers of all models lie in a row, the row is repeated r times, and one gene for
 says whether the path takes it. What goes backwards does so by the next repetition. Scaling genes
 say what the input of each layer is multiplied by.
 
-Differences from the paper: the genes have bounds; a path that is too long keeps the slots with the
-largest indicators; scales can also be one for each slot.
+Differences from the paper: whether a slot is taken is a bit by default, as a genetic algorithm on
+bits finds routes that CMA-ES on thresholded numbers does not (`indicators: real` gives these); the
+genes have bounds; a path that is too long keeps the slots with the largest indicators, the first of
+equals; scales can also be one for each slot.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from annotated_types import Ge
 
-from orchestrator.spaces.genes import Genome
+from orchestrator.spaces.genes import Bit, Gene, Genes, Genome, Real
 from workers.paths import Hop
 
-#: Name, lower bound, upper bound and start of a gene.
-Gene: TypeAlias = "tuple[str, float, float, float]"
+#: A gene and where a search starts.
+Started: TypeAlias = "tuple[Gene, float]"
 #: What the input of a slot is multiplied by: (slot before it or None, slot) -> factor.
 Scaling: TypeAlias = "Callable[[int | None, int], float]"
 
@@ -39,6 +41,8 @@ class RouteSettings:
 
     #: How often the row of all layers is repeated; a path goes through it from start to end.
     repeats: Annotated[int, Ge(1)] = 2
+    #: What says whether a slot is taken: a bit, or a number that must be above 0.
+    indicators: Literal["bits", "real"] = "bits"
     #: What a layer's input is multiplied by: 1 (none), a gene for each slot, a gene for each pair
     #: of layers that may follow one another, or a small network's answer to layers and slot.
     scaling: Literal["none", "slot", "pair", "network"] = "none"
@@ -96,7 +100,8 @@ class Routes:
         self._last = layers[0] - 1
         self.num_slots = len(self._blocks) * settings.repeats
         self.max_layers = settings.max_layers or 2 * layers[0]
-        self.genes: tuple[Gene, ...] = (*self._indicators(), *self._scales())
+        genes, start = zip(*self._indicators(), *self._scales(), strict=True)
+        self.genes = Genes(genes, start)
 
     @property
     def identity(self) -> list[Hop]:
@@ -148,12 +153,15 @@ class Routes:
         source, layer = self._blocks[slot % len(self._blocks)]
         return f"{self._models[source]} layer {layer}"
 
-    def _indicators(self) -> Iterator[Gene]:
+    def _indicators(self) -> Iterator[Started]:
         for slot in range(self.num_slots):
-            start = _START if slot <= self._last else -_START
-            yield f"use slot {slot} {self._name(slot)}", -1.0, 1.0, start
+            name, taken = f"use slot {slot} {self._name(slot)}", slot <= self._last
+            if self._settings.indicators == "bits":
+                yield Bit(name=name), float(taken)
+            else:
+                yield Real(name=name, low=-1.0, high=1.0), _START if taken else -_START
 
-    def _scales(self) -> Iterator[Gene]:
+    def _scales(self) -> Iterator[Started]:
         low, high = self._settings.scale_bounds
         names: list[str] = []
         if self._settings.scaling == "slot":
@@ -164,7 +172,7 @@ class Routes:
         elif self._settings.scaling == "network":
             yield from _network_genes(self._settings.hidden)
         for name in names:
-            yield f"scale {name}", low, high, 1.0
+            yield Real(name=f"scale {name}", low=low, high=high), 1.0
 
     def _scaling(self, genes: Genome) -> Scaling:
         num_blocks = len(self._blocks)
@@ -202,14 +210,14 @@ class Routes:
         return scale
 
 
-def _network_genes(hidden: int) -> Iterator[Gene]:
+def _network_genes(hidden: int) -> Iterator[Started]:
     names = [
         f"network unit {unit} {what}"
         for unit in range(hidden)
         for what in ("from", "to", "slot", "bias", "out")
     ]
     for name in (*names, "network bias"):
-        yield name, -_WEIGHT_LIMIT, _WEIGHT_LIMIT, 0.0
+        yield Real(name=name, low=-_WEIGHT_LIMIT, high=_WEIGHT_LIMIT), 0.0
 
 
 def _centred(place: int, count: int) -> float:

@@ -96,6 +96,8 @@ class Turn:
     generation: int = 0
     candidates: list[Candidate] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
+    #: Candidates of this turn or before -> by how much they break constraints, as is known now.
+    judged: dict[str, float] = field(default_factory=dict)
     begun: list[Begun] = field(default_factory=list)
 
     def __bool__(self) -> bool:

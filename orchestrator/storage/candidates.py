@@ -42,6 +42,10 @@ class CandidateRecord:
     fidelity: float = 1.0
     #: Whether a race ended it.
     stopped: bool = False
+    #: By how much it breaks the constraints; 0 if it keeps them.
+    violation: float = 0.0
+    #: Value of each of the campaign's objectives, all to be maximised; empty if none were said.
+    values: Sequence[float] = ()
     #: Rows -> how many of their documents were scored.
     documents: Mapping[str, int] = field(default_factory=dict)
     operator: str
@@ -69,7 +73,15 @@ SAYS_WORTH = and_(
     attempt.c.candidate == candidate.c.id,
     ENDED,
 )
-_WORTH = (attempt.c.fitness, attempt.c.stderr, attempt.c.fidelity, attempt.c.tie)
+_WORTH = (
+    attempt.c.fitness,
+    attempt.c.stderr,
+    attempt.c.fidelity,
+    attempt.c.tie,
+    attempt.c.stopped,
+    attempt.c.violation,
+    attempt.c.objectives,
+)
 #: Generation by generation, references first and controls last.
 AS_PROPOSED = (
     candidate.c.generation,
@@ -84,7 +96,7 @@ def candidates() -> Select[Any]:
     """Returns candidates with their state and worth, where they have ended."""
     state = func.coalesce(attempt.c.state, "proposed").label("state")
     joined = candidate.outerjoin(attempt, SAYS_WORTH)
-    return select(candidate, state, *_WORTH, attempt.c.stopped).select_from(joined)
+    return select(candidate, state, *_WORTH).select_from(joined)
 
 
 def ranked(
@@ -101,18 +113,22 @@ def ranked(
     the elder first.
     """
     found: list[Any] = []
-    for stopped in (0, 1):  # one after the other, each as an index has it
+    kept, broken = attempt.c.violation == 0, attempt.c.violation > 0
+    # One after the other, each as an index has it.
+    for stopped, keeps in ((0, kept), (0, broken), (1, kept), (1, broken)):
         query = (
-            select(candidate, attempt.c.state, *_WORTH, attempt.c.stopped)
+            select(candidate, attempt.c.state, *_WORTH)
             .join_from(attempt, candidate, SAYS_WORTH)
             .where(
                 attempt.c.campaign == campaign_id,
                 attempt.c.stopped == stopped,
+                keeps,
                 attempt.c.fidelity >= least_fidelity,
                 RANKED,
                 candidate.c.role.in_(roles),
             )
             .order_by(
+                attempt.c.violation,
                 attempt.c.fitness.desc(),
                 attempt.c.tie.desc().nulls_last(),
                 case((candidate.c.role == "search", 0), else_=1),
@@ -144,7 +160,7 @@ def winner(connection: Connection, campaign: Any, roles: Sequence[str] = CONTEND
     )
     found = connection.execute(query).all() if fitness else []
     if found:
-        return max(found, key=lambda row: (fitness[row.id], *_rank(row)))
+        return max(found, key=lambda row: (-(row.violation or 0.0), fitness[row.id], *_rank(row)))
     if campaign.state in ("finished", "stopped"):
         whole = ranked(connection, campaign.id, 1, roles, least_fidelity=1.0)
         if whole:
@@ -155,8 +171,9 @@ def winner(connection: Connection, campaign: Any, roles: Sequence[str] = CONTEND
 def _rank(row: Any) -> tuple[Any, ...]:
     """Sorts candidates, the better the greater."""
     has_tie = row.tie is not None
-    worth = (row.fitness is not None, not row.stopped, row.fitness or 0.0, has_tie, row.tie or 0.0)
-    return (*worth, row.role == "search", -row.number)
+    is_measured = row.fitness is not None
+    worth = (is_measured, not row.stopped, -(row.violation or 0.0), row.fitness or 0.0)
+    return (*worth, has_tie, row.tie or 0.0, row.role == "search", -row.number)
 
 
 def record(connection: Connection, campaign_id: int, row: Any) -> CandidateRecord:
@@ -184,6 +201,8 @@ def record(connection: Connection, campaign_id: int, row: Any) -> CandidateRecor
         stderr=row.stderr,
         fidelity=row.fidelity or 0.0,
         stopped=bool(row.stopped),
+        violation=row.violation or 0.0,
+        values=() if row.objectives is None else tuple(unpack_genome(row.objectives)),
         documents=dict(documents),
         operator=row.operator,
         genome=None if row.genome is None else unpack_genome(row.genome),

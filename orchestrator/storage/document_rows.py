@@ -12,10 +12,10 @@ from sqlalchemy import Connection, select
 from evaluators.documents import unpack_log_likelihoods, unpack_values
 from orchestrator.storage import document_sets
 from orchestrator.storage.candidates import AS_PROPOSED
+from orchestrator.storage.gene_columns import Kind
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.records import SCORED
 from orchestrator.storage.schema import attempt, candidate, score
-from orchestrator.storage.table import Kind
 
 #: What the table's columns hold; a value or a log-likelihood may be missing.
 COLUMNS: Mapping[str, Kind] = {

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
@@ -13,7 +14,9 @@ from sqlalchemy import Connection, and_, func, select
 from orchestrator.storage import candidates, lease
 from orchestrator.storage import engine as engines
 from orchestrator.storage.base import StoreError
+from orchestrator.storage.births import Birth, births
 from orchestrator.storage.candidates import CandidateRecord
+from orchestrator.storage.packing import unpack_genome
 from orchestrator.storage.schema import OPEN, RANKED, attempt, campaign, candidate, spent
 
 
@@ -31,6 +34,15 @@ def find_campaign(connection: Connection, name: str, url: str) -> Any:
         shown = engines.without_password(url)
         raise StoreError(f"no campaign {name!r} in store {shown!r}; {nearest(name, names)}")
     return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """What a candidate is worth by each objective, all to be maximised."""
+
+    id: str
+    role: str
+    values: tuple[float, ...]
 
 
 class Reader:
@@ -174,7 +186,9 @@ class Reader:
             return [_attempt_of(one) for one in connection.execute(query)]
 
     def history(self, name: str) -> list[tuple[str, str, float, bool]]:
-        """Returns (role, candidate, fitness, stopped) of all that were measured.
+        """Returns (role, candidate, fitness, whether it is out of the running) of all measured.
+
+        Out of it is who was stopped by a race or breaks constraints.
 
         They come in the order in which each was first known. What a candidate was estimated at
         first, and what fresh rows said later, is told together: what is known of it now.
@@ -192,16 +206,51 @@ class Reader:
                 .subquery()
             )
             query = (
-                select(candidate.c.role, candidate.c.id, attempt.c.fitness, attempt.c.stopped)
+                select(
+                    candidate.c.role,
+                    candidate.c.id,
+                    attempt.c.fitness,
+                    attempt.c.stopped,
+                    attempt.c.violation,
+                )
                 .join_from(attempt, candidate, candidates.SAYS_WORTH)
                 .join(first, first.c.candidate == candidate.c.id)
                 .where(attempt.c.campaign == row.id, RANKED)
                 .order_by(first.c.place)
             )
             return [
-                (one.role, one.id, one.fitness, bool(one.stopped))
+                (one.role, one.id, one.fitness, bool(one.stopped or one.violation))
                 for one in connection.execute(query)
             ]
+
+    def objectives(self, name: str) -> list[Objectives]:
+        """Returns the objectives of all that keep the constraints and that no race stopped.
+
+        They come in the order of proposals within each role.
+        """
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            query = (
+                select(candidate.c.id, candidate.c.role, attempt.c.objectives)
+                .join_from(attempt, candidate, candidates.SAYS_WORTH)
+                .where(
+                    attempt.c.campaign == row.id,
+                    attempt.c.stopped == 0,
+                    attempt.c.violation == 0,
+                    attempt.c.objectives.is_not(None),
+                    RANKED,
+                )
+                .order_by(candidate.c.role, candidate.c.number)
+            )
+            return [
+                Objectives(id=one.id, role=one.role, values=unpack_genome(one.objectives))
+                for one in connection.execute(query)
+            ]
+
+    def births(self, name: str) -> Iterator[Birth]:
+        """Yields how the search's candidates came to be that have ended, parents first."""
+        with self.moment(name) as (connection, row):
+            yield from births(connection, row.id)
 
     def failures(self, name: str, num: int) -> list[tuple[str, int]]:
         """Returns the most frequent causes of failure with their counts."""
@@ -245,7 +294,12 @@ def _spent(connection: Connection, campaign_id: int) -> tuple[dict[str, dict[str
 def _best_of(connection: Connection, campaign_id: int, row: Any) -> dict[str, Any]:
     found = candidates.record(connection, campaign_id, row)
     scores = {task: one.value for task, one in found.scores.items()}
-    return {"id": found.id, "fitness": found.fitness, "scores": scores}
+    return {
+        "id": found.id,
+        "fitness": found.fitness,
+        "violation": found.violation,
+        "scores": scores,
+    }
 
 
 def _attempt_of(row: Any) -> dict[str, Any]:

@@ -98,7 +98,9 @@ def outcome_values(taken: Taken, now: float) -> dict[str, Any]:
 #: What there is of no attempt but one that scored.
 _UNSCORED = {
     **dict.fromkeys(("fitness", "own_fitness", "stderr", "fidelity", "tie", "documents")),
+    "objectives": None,
     "stopped": 0,
+    "violation": 0.0,
 }
 
 
@@ -121,6 +123,8 @@ def _worth(taken: Taken, outcome: Scored) -> dict[str, Any]:
         "fidelity": measured.fidelity,
         "tie": measured.tie,
         "stopped": int(measured.stopped),
+        "violation": measured.violation,
+        "objectives": pack_genome(measured.values) if measured.values else None,
     }
 
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 #: Number of the newest migration, which is what these tables are.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: A row number; SQLite numbers only columns of exactly this type by itself.
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -190,6 +190,18 @@ attempt = Table(
     Column("retried", Integer, nullable=False, server_default=text("0")),  # ... until a retry
     # Whether another attempt says what the candidate is worth.
     Column("superseded", Integer, nullable=False, server_default=text("0")),
+    # By how much constraints are broken: 0 until the models are known that they refer to.
+    Column(
+        "violation",
+        Float,
+        CheckConstraint(
+            f"violation = 0 OR (fidelity IS NOT NULL AND violation BETWEEN 0 AND {_GREATEST})",
+            name="attempt_violation",
+        ),
+        nullable=False,
+        server_default=text("0"),
+    ),
+    Column("objectives", LargeBinary),  # doubles, all to be maximised; null where there are none
     ForeignKeyConstraint(["campaign", "candidate"], ["candidate.campaign", "candidate.id"]),
     UniqueConstraint("campaign", "sequence"),
     CheckConstraint(_ROWS, name="attempt_rows"),
@@ -295,6 +307,7 @@ Index(
     "attempt_by_rank",
     attempt.c.campaign,
     attempt.c.stopped,
+    attempt.c.violation,
     attempt.c.fitness,
     **_plain(RANKED),
 )
@@ -381,7 +394,7 @@ artifact = Table(
 #: What of an attempt never changes once it has ended.
 _SETTLED = (
     "rows", "block", "number", "document_set", "sequence", "fitness", "own_fitness", "stderr",
-    "fidelity", "tie", "stopped", "documents", "cached", "final",
+    "fidelity", "tie", "stopped", "documents", "cached", "final", "objectives",
 )  # fmt: skip
 
 #: Table, name of the rule, operation, condition under which it is refused, and what is said.
@@ -391,7 +404,8 @@ _RULES = (
     ("attempt", "settled", "UPDATE",
      ("OLD.state <> 'open' AND NEW.state = OLD.state"
       " AND (NEW.retried < OLD.retried OR NEW.superseded < OLD.superseded OR "
-      + " OR ".join(f"NEW.{name} IS DISTINCT FROM OLD.{name}" for name in _SETTLED) + ")"),
+      + " OR ".join(f"NEW.{name} IS DISTINCT FROM OLD.{name}" for name in _SETTLED)
+      + " OR (OLD.violation <> 0 AND NEW.violation <> OLD.violation))"),
      "what was recorded of an attempt cannot change"),
     ("attempt", "all", "DELETE", "OLD.state <> 'open'",
      "an attempt that has ended is never deleted"),

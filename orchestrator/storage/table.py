@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, case, func, select
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, case, func, select
 from evaluators.pooling import pool
 from orchestrator.storage.base import SEARCHED
 from orchestrator.storage.candidates import AS_PROPOSED, SAYS_WORTH
+from orchestrator.storage.gene_columns import Genes, Kind, read_genes
 from orchestrator.storage.packing import unpack_genome
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.records import parts_of
@@ -22,8 +23,6 @@ from orchestrator.storage.schema import GIVEN_UP, attempt, candidate, parentage,
 
 #: Rows that are held in memory at a time.
 _BATCH = 5_000
-
-Kind = Literal["text", "integer", "real", "flag", "time"]
 
 #: What every campaign's table begins with. All but the counts and flags may be missing.
 _COLUMNS: Mapping[str, Kind] = {
@@ -39,6 +38,7 @@ _COLUMNS: Mapping[str, Kind] = {
     "stderr": "real",
     "fidelity": "real",
     "stopped": "flag",
+    "violation": "real",
     "documents": "integer",
     "attempts": "integer",
     "cached": "flag",
@@ -52,20 +52,13 @@ _COLUMNS: Mapping[str, Kind] = {
     "cause": "text",
 }
 #: Of these, those that come from the attempt that decided about the candidate, as they are.
-_OF_ATTEMPT = ("fitness", "stderr", "fidelity", "worker", "node", "device", "cause")
+_OF_ATTEMPT = (
+    "fitness", "stderr", "fidelity", "violation", "worker", "node", "device", "cause",
+)  # fmt: skip
 #: What adds up over the parts of the rows that a candidate was measured on.
 _SUMS = ("seconds", "accelerator_seconds")
 #: Fitness on rows that nothing is searched on, for the table's end.
 _REPORTED = ("selection", "test", "control")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Genes:
-    """What the numbers of a genome are called, and between which bounds they lie."""
-
-    names: Sequence[str]
-    lower: Sequence[float]
-    upper: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +88,11 @@ def open_table(reader: Reader, name: str) -> Iterator[Table]:
         scores = [column for task in tasks for column in (task, f"{task}/stderr")]
         columns: dict[str, Kind] = {
             **_COLUMNS,
-            **dict.fromkeys(genes.names, "real"),
+            **genes.columns,
             **dict.fromkeys(scores, "real"),
             **{f"{rows}_fitness": "real" for rows in _REPORTED},
         }
-        with closing(_batches(connection, row.id, genes.names)) as batches:
+        with closing(_batches(connection, row.id, genes)) as batches:
             yield Table(
                 campaign=row.name, columns=columns, genes=genes, tasks=tasks, batches=batches
             )
@@ -111,8 +104,7 @@ def _genes(connection: Connection, row: Any) -> Genes:
     if found is None:
         lower, upper = _extremes(connection, row.id)
         found = {"names": [f"gene_{n}" for n in range(len(lower))], "lower": lower, "upper": upper}
-    names = [f"gene/{name}" if name in _COLUMNS else name for name in found["names"]]
-    return Genes(names=names, lower=found["lower"], upper=found["upper"])
+    return read_genes(found, _COLUMNS)
 
 
 def _extremes(connection: Connection, campaign: int) -> tuple[list[float], list[float]]:
@@ -142,7 +134,7 @@ def _kind(rows: str) -> str:
 
 
 def _batches(
-    connection: Connection, campaign: int, genes: Sequence[str]
+    connection: Connection, campaign: int, genes: Genes
 ) -> Generator[list[dict[str, Any]], None, None]:
     """Reads candidates in the order of proposals; what is beside them, a batch at a time."""
     taken = [attempt.c[name] for name in (*_OF_ATTEMPT, "cached", "stopped")]
@@ -164,7 +156,7 @@ def _batches(
             yield [_row(row, genes) | beside[row.id] for row in rows]
 
 
-def _row(row: Any, genes: Sequence[str]) -> dict[str, Any]:
+def _row(row: Any, genes: Genes) -> dict[str, Any]:
     found = {
         "id": row.id,
         "role": row.role,
@@ -179,8 +171,10 @@ def _row(row: Any, genes: Sequence[str]) -> dict[str, Any]:
     for column in _OF_ATTEMPT:
         if (value := row._mapping[column]) not in (None, ""):
             found[column] = value
+    if row.fitness is None:
+        found.pop("violation", None)
     if row.genome is not None:
-        found |= zip(genes, unpack_genome(row.genome), strict=True)
+        found |= genes.cells(unpack_genome(row.genome))
     return found
 
 

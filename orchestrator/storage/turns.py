@@ -33,8 +33,8 @@ _KEY = ("campaign", "candidate", "rows", "block", "number")
 #: What an outcome says about the attempt that it answers.
 _SAID = (
     "state", "sequence", "ended_at", "final", "fitness", "own_fitness", "stderr", "fidelity", "tie",
-    "stopped", "documents", "superseded", "seconds", "accelerator_seconds", "worker", "node",
-    "device", "stage", "kind", "cause", "log", "retryable",
+    "stopped", "violation", "objectives", "documents", "superseded", "seconds",
+    "accelerator_seconds", "worker", "node", "device", "stage", "kind", "cause", "log", "retryable",
 )  # fmt: skip
 #: Closes the open attempt that an outcome answers.
 _CLOSE = (
@@ -58,6 +58,16 @@ _SUPERSEDE = (
         STANDING,
     )
     .values(superseded=1)
+)
+#: Says by how much a candidate breaks constraints, where that is known only after its measurement.
+_JUDGE = (
+    update(attempt)
+    .where(
+        attempt.c.campaign == bindparam("of_campaign"),
+        attempt.c.candidate == bindparam("of_candidate"),
+        STANDING,
+    )
+    .values(violation=bindparam("new_violation"))
 )
 #: What is copied is about the documents of what it was copied from.
 _COPIED_SET = (
@@ -94,6 +104,7 @@ class Writer:
             owner = {"of_campaign": self.campaign}
             self.connection.execute(_SUPERSEDE, [{**owner, "of_candidate": one} for one in gone])
         self._close(turn.taken, closed, now)
+        self._judge(turn.judged)
         self._begin(turn.begun, now)
 
     def _book(self, closed: Sequence[dict[str, Any]]) -> tuple[Ledger, list[str]]:
@@ -182,6 +193,14 @@ class Writer:
         ]
         if scores:
             self.connection.execute(insert(score), scores)
+
+    def _judge(self, judged: Mapping[str, float]) -> None:
+        rows = [
+            {"of_campaign": self.campaign, "of_candidate": id_, "new_violation": violation}
+            for id_, violation in judged.items()
+        ]
+        if rows:
+            self.connection.execute(_JUDGE, rows)
 
     def _begin(self, begun: Sequence[Begun], now: float) -> None:
         named = [one.job.documents for one in begun if one.job.documents is not None]

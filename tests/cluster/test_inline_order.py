@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from cluster.inline import InlineExecutor
 from workers.job import Job
 from workers.recipe import MergeRecipe
@@ -53,3 +55,24 @@ def test_closing_forgets_the_queue():
     executor.close()
     assert executor.outcomes(0.0) == []
     assert executor.slots == 1
+
+
+def test_jobs_that_take_no_time_are_answered_together_and_newest_first():
+    executor = InlineExecutor(Settings(), at_once=3)
+    assert executor.slots == 3
+    submit(executor, "c1", "c2", "c3", "c4")
+    assert executor.outcomes(0.0) == ["c4", "c3", "c2"]
+    assert executor.outcomes(0.0) == ["c1"]
+    assert executor.outcomes(0.0) == []
+
+
+def test_a_job_that_takes_its_time_is_answered_by_itself():
+    class Slow(Settings):
+        def run(self, job):
+            time.sleep(0.15)
+            return job.candidate
+
+    executor = InlineExecutor(Slow(), at_once=3)
+    submit(executor, "c1", "c2")
+    assert executor.outcomes(0.0) == ["c2"]
+    assert executor.outcomes(0.0) == ["c1"]

@@ -18,6 +18,9 @@ class FakeSettings:
 
     device: str = "auto"
 
+    #: Says nothing of what it builds, which then is language models.
+    builder: str = "none"
+
     def open(self, name, node=""):
         if self.refuse is not None:
             raise ValueError(self.refuse)

@@ -804,6 +804,76 @@ def test_equals_are_told_apart_by_the_tie_then_by_age(store, place, born, job, s
 
 
 @in_databases
+def test_who_breaks_constraints_less_is_before_whoever_is_fitter_unless_a_race_stopped_it(
+    store, place, born, job, score
+):
+    more = [replace(born["s1"], id=f"s{n}", number=n, generation=2) for n in range(4, 9)]
+    store.write(Turn(candidates=more, generation=2))
+    worths = {
+        "s1": measured(9.0, violation=0.5),
+        "s2": measured(0.25, values=(0.25, -3.0)),
+        "s3": measured(0.5, tie=-1.0, violation=0.0),
+        "s4": measured(8.0, violation=0.25, tie=-2.0),
+        "s5": measured(8.0, violation=0.25, tie=-1.0, values=(1.0,)),
+        "s6": measured(10.0, 0.5, stopped=True),
+        "s7": measured(11.0, 0.5, stopped=True, violation=1e-300),
+        "s8": measured(7.0, violation=0.25),
+        "r1": measured(0.375, violation=1e300),
+        "r2": measured(0.375),
+        "c1": measured(5.0, violation=2.0),
+        "c2": measured(-5.0),
+    }
+    everyone = born | {one.id: one for one in more}
+    for id_, worth in worths.items():
+        of = replace(job("s1"), candidate=id_, recipe=everyone[id_].recipe)
+        begin(store, of)
+        take(store, replace(score(of), candidate=id_), measured=worth)
+    reader = Reader(place.url)
+    ranked = ["s3", "r2", "s2", "s5", "s4", "s8", "s1", "r1", "s6", "s7"]
+    assert [one.id for one in reader.best("one", 99)] == ranked
+    for num in range(1, 11):
+        assert [one.id for one in reader.best("one", num)] == ranked[:num]
+    assert reader.best_control("one").id == "c2"
+    found = {one.id: (one.violation, tuple(one.values)) for one in reader.best("one", 99)}
+    assert found == {id_: (worths[id_].violation, worths[id_].values) for id_ in ranked}
+    assert reader.status("one")["best"]["violation"] == 0.0
+    kept = {one.id: one.values for one in reader.objectives("one")}
+    assert kept == {"s2": (0.25, -3.0)}
+
+
+@in_databases
+def test_by_how_much_constraints_are_broken_may_become_known_later_and_then_stands(
+    store, place, blocks, job, score
+):
+    first, second, _ = blocks("s1")
+    begin(store, job("s2"), job("r1"))
+    take(store, score(job("s2"), 1.0), measured=measured(1.0, values=(1.0,)))
+    measure(store, first, measured(2.0, 0.5), final=False)
+    measure(store, second, measured(3.0))
+    assert [one.id for one in Reader(place.url).best("one", 9)] == ["s1", "s2"]
+    last = Taken(outcome=score(job("r1"), 0.5), final=True, measured=measured(0.5))
+    judged = {"s1": 0.5, "r1": 0.25}
+    store.write(Turn(taken=[last], judged=judged, generation=1))
+    found = Reader(place.url).best("one", 9)
+    assert [(one.id, one.violation) for one in found] == [("s2", 0.0), ("r1", 0.25), ("s1", 0.5)]
+    store.write(Turn(judged=judged, generation=1))  # as after a fork, which judges again
+    with pytest.raises(IntegrityError):
+        store.write(Turn(judged={"s1": 0.25}, generation=1))
+    with pytest.raises(IntegrityError):
+        store.write(Turn(judged={"s2": -0.5}, generation=1))
+
+
+@in_databases
+def test_no_selection_rows_make_a_winner_of_who_breaks_constraints(store, place, job, score):
+    for id_, violation in (("s1", 0.5), ("s2", 0.0), ("s3", 0.25)):
+        begin(store, job(id_))
+        take(store, score(job(id_)), measured=measured(1.0, violation=violation))
+        begin(store, job(id_, rows="selection"))
+        take(store, score(job(id_, rows="selection"), violation))
+    assert Reader(place.url).winner("one").id == "s2"
+
+
+@in_databases
 def test_the_winner_is_the_best_on_the_selection_rows_if_there_are_any(store, place, job, score):
     for id_, fitness in (("r1", 0.25), ("s1", 1.0), ("s2", 0.75), ("s3", 0.5), ("c1", 9.0)):
         begin(store, job(id_))

@@ -21,7 +21,7 @@ STATUS = {
 }  # fmt: skip
 CANDIDATE = {
     "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe", "fidelity",
-    "stopped", "interval",
+    "stopped", "violation", "interval",
 }  # fmt: skip
 SEARCH = {"skill_a_search", "skill_b_search"}
 TEST = {"skill_a_test", "skill_b_test"}
@@ -46,7 +46,7 @@ def test_status_has_the_fields_that_scripts_rely_on(shoal, finished):
     ended = shoal.call("status", "quickstart", *finished.store, "--json")
     assert ended.code == 0
     assert set(ended.data) == STATUS
-    assert set(ended.data["best"]) == {"id", "fitness", "scores"}
+    assert set(ended.data["best"]) == {"id", "fitness", "violation", "scores"}
     assert set(ended.data["best"]["scores"]) == SEARCH
     assert ended.data["in_flight"] == 0
     assert shoal.call("status", *finished.store, "--json").data == ended.data

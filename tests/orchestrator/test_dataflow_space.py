@@ -30,10 +30,6 @@ BASE, A, B = (str(MODELS / name) for name in ("base", "a", "b"))
 SCALINGS = ("none", "slot", "pair", "network")
 
 
-def start_of(routes):
-    return tuple(start for _, _, _, start in routes.genes)
-
-
 @st.composite
 def routes(draw):
     """Any settings of paths, over any numbers of layers."""
@@ -45,6 +41,7 @@ def routes(draw):
         scale_bounds=draw(st.sampled_from([(0.5, 1.5), (1.0, 3.0), (-2.0, 1.0), (0.0, 2.0)])),
         max_layers=draw(st.none() | st.integers(2 if keep_ends else 1, 12)),
         keep_ends=keep_ends,
+        indicators=draw(st.sampled_from(["bits", "real"])),
     )
     settings.check()
     layers = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
@@ -54,7 +51,8 @@ def routes(draw):
 @st.composite
 def genomes(draw):
     settings, found, layers = draw(routes())
-    genome = tuple(draw(st.floats(low, high)) for _, low, high, _ in found.genes)
+    bounds = zip(found.genes.lower, found.genes.upper, strict=True)
+    genome = found.genes.repair(np.array([draw(st.floats(*both)) for both in bounds]))
     return settings, found, layers, genome
 
 
@@ -104,7 +102,7 @@ def test_a_path_is_the_slots_whose_indicators_are_positive(case):
 def test_the_start_is_the_first_model_as_it_is(case):
     _, found, layers = case
     if found.max_layers >= layers[0]:
-        hops = found.hops(start_of(found))
+        hops = found.hops(found.genes.start)
         assert hops == [Hop(source=0, layer=layer) for layer in range(layers[0])]
         assert hops == found.identity
 
@@ -184,6 +182,25 @@ def test_any_genome_and_every_reference_can_be_built(name, request):
         with torch.no_grad():
             assert model(torch.arange(12)[None]).logits.isfinite().all()
         assert model.config.num_hidden_layers == recipe.num_layers
+
+
+@pytest.mark.parametrize("name", ["space", "chained"])
+def test_the_measures_of_a_recipe_are_those_of_its_model(name, request):
+    opened = request.getfixturevalue(name)
+    builder = opened.builder.open("cpu")
+    recipes = [opened.decode(one) for one in opened.genes.sample(np.random.default_rng(2), 3)]
+    for recipe in (*recipes, *(one.recipe for one in opened.references)):
+        model = builder.build(recipe).model
+        assert opened.measures(recipe) == {
+            "layers": model.config.num_hidden_layers,
+            "size": sum(one.numel() for one in model.parameters()),
+        }
+
+
+def test_the_models_that_constraints_may_refer_to_are_marked(space, chained):
+    for opened, base in ((space, A), (chained, BASE)):
+        assert [one.name for one in opened.references if one.is_base] == [base]
+        assert {one.name for one in opened.references if one.is_source} == {A, B}
 
 
 def test_the_search_starts_at_the_first_model_and_measures_every_model_once(space):
@@ -268,9 +285,8 @@ def test_what_layers_get_of_the_first_model_in_place_of_their_own_is_said(tmp_pa
     assert "rms_norm_eps 1e-05, its layers get 1e-06" in line
 
 
-def two_thirds_of(box):
-    bounds = zip(box.lower, box.upper, strict=True)
-    return tuple((low + 2 * high) / 3 for low, high in bounds)
+def two_thirds_of(genes):
+    return genes.repair((np.array(genes.lower) + 2 * np.array(genes.upper)) / 3)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from orchestrator.spaces.merge import Merge
@@ -353,6 +355,22 @@ def test_vocabularies_that_differ_are_refused_unless_a_tokenizer_is_named(space,
     assert base.decode(base.genes.start).tokenizer == "base"
     union = space(("a", "other"), tokenizer="union")
     assert union.describe()["vocabulary"] == TOKENS + 2
+
+
+def test_the_size_of_a_merge_counts_the_tokens_of_all_models(space, models):
+    base, union = (space(("a", "other"), tokenizer=kind) for kind in ("base", "union"))
+    folder = Path(models["base"])
+    with safe_open(folder / "model.safetensors", "np") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    rows = {name: shape for name, shape in shapes.items() if shape[0] == TOKENS}
+    plain = sum(math.prod(shape) for shape in shapes.values())
+    more = sum(2 * math.prod(shape[1:]) for shape in rows.values())
+    assert more > 0
+    for opened, size in ((base, plain), (union, plain + more)):
+        recipe = opened.decode(opened.genes.start)
+        assert opened.measures(recipe) == {"size": size, "layers": LAYERS}
+    assert [one.name for one in base.references if one.is_base] == [models["base"]]
+    assert [one.name for one in base.references if one.is_source] == [models["a"], models["other"]]
 
 
 def test_every_recipe_has_the_tokens_of_all_models_whichever_it_takes(space, models):

@@ -26,6 +26,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from orchestrator.campaign.state import Again, Recorded, Retry
 from orchestrator.storage import engine as engines
@@ -719,6 +720,8 @@ def test_what_was_scored_in_the_second_version_was_scored_on_all_rows(second):
             "fidelity": 1.0 if scored_on_search else None,
             **dict.fromkeys(("own_fitness", "stderr", "tie")),
             **dict.fromkeys(("stopped", "superseded"), 0),
+            "violation": 0.0,
+            "objectives": None,
         }
     names = ("candidate", "rows", "task", "value", "stderr", "documents", "per_document")
     assert {tuple(row[name] for name in names) for row in found["score"]} == set(SECOND_SCORES)
@@ -793,6 +796,54 @@ def test_a_process_killed_once_all_was_copied_leaves_the_second_version_as_it_wa
     assert (content(second), structure(second)) == (before, shape)
     engines.open_for_writing(second).dispose()
     assert upkeep.check(second)["problems"] == []
+
+
+# A store of the third version: what its own migration makes of one of the second, and a block.
+
+
+@pytest.fixture
+def third(second) -> str:
+    engine = engines.writing_engine(second)
+    with engine.begin() as connection:
+        migrate_to(connection, "0003")
+        connection.exec_driver_sql("UPDATE attempt SET superseded = 1 WHERE id = 9")
+        connection.exec_driver_sql(
+            "INSERT INTO attempt (id, campaign, candidate, rows, block, number, started_at, "
+            "ended_at, state, sequence, fitness, stderr, fidelity, tie, stopped, documents, final, "
+            "seconds, worker) VALUES (13, 3, 's3', 'search', 1, 2, 1.0, 2.0, 'scored', 10, "
+            "9.5, 0.25, 0.5, -1.5, 1, 2, 1, 0.5, 'w')"
+        )
+    engine.dispose()
+    return second
+
+
+def test_a_store_of_the_third_version_becomes_like_a_new_one_and_keeps_all_its_rows(urls, third):
+    fresh, before = urls(), content(third)
+    engines.open_for_writing(fresh).dispose()
+    engines.open_for_writing(third).dispose()
+    assert structure(third) == structure(fresh)
+    (copy,) = copies(third)
+    assert content_of_copy(third, copy) == before
+    assert copy.endswith("v3.bak" if not engines.is_server(third) else "shoal_v3_backup")
+    after = content(third)
+    new = {"violation": 0.0, "objectives": None}
+    for table, rows in before.items():
+        if table != "alembic_version":
+            expected = [row | new for row in rows] if table == "attempt" else rows
+            assert sorted(after[table], key=repr) == sorted(expected, key=repr)
+
+
+def test_a_store_of_the_third_version_goes_on_with_constraints(third, score):
+    engines.open_for_writing(third).dispose()
+    reader = Reader(third)
+    assert [one.id for one in reader.best("one", 9)] == ["s2", "r1", "s1", "s3"]
+    assert [one.violation for one in reader.best("one", 9)] == [0.0] * 4
+    run(third, "UPDATE attempt SET violation = 0.5 WHERE candidate = 's2' AND rows = 'search' "
+        "AND state = 'scored'")  # fmt: skip
+    assert [one.id for one in reader.best("one", 9)] == ["r1", "s1", "s2", "s3"]
+    for change in ("violation = 0.25", "violation = 0", "objectives = fitness"):
+        with pytest.raises((DatabaseError, IntegrityError)):
+            run(third, f"UPDATE attempt SET {change} WHERE candidate = 's2' AND state = 'scored'")
 
 
 # Backups.

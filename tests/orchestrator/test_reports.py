@@ -14,9 +14,13 @@ import yaml
 from evaluators.base import TaskScore
 from orchestrator import config
 from orchestrator.reporting import findings, model_card, picture, report
+from orchestrator.reporting import front as fronts
 from orchestrator.reporting import result as results
 from orchestrator.reporting import result_tables as tables
+from orchestrator.reporting.front import Front, Member
+from orchestrator.reporting.operator_stats import operator_stats
 from orchestrator.reporting.result import Result
+from orchestrator.storage.births import Birth
 from orchestrator.storage.candidates import CandidateRecord
 from workers.recipe import average
 
@@ -54,8 +58,8 @@ def result(*records: CandidateRecord, overrides=(), **more) -> Result:
     settings = config.read(ROOT / "examples/quickstart.yaml", overrides)
     lines = [results.line_of(one, winner) for one in records]
     status = {
-        "campaign": "quickstart", "state": "finished", "evaluated": 40, "failed": 2, "stopped": 0,
-        "cached": 0, "generation": 8, "elapsed_s": 61.2, "documents": {},
+        "campaign": "quickstart", "state": "finished", "reason": None, "evaluated": 40,
+        "failed": 2, "stopped": 0, "cached": 0, "generation": 8, "elapsed_s": 61.2, "documents": {},
         **more.pop("status", {}),
     }  # fmt: skip
     common = {
@@ -390,6 +394,22 @@ def test_the_card_of_a_candidate_that_failed_between_two_blocks_has_no_fitness()
     assert "not measured on test rows" in card
 
 
+def test_the_report_says_what_operators_achieved_where_any_had_a_child():
+    births = [
+        Birth(id="s1", operator="sample", fitness=0.5),
+        Birth(id="s2", operator="sbx+polynomial", parents=("s1",), fitness=0.75),
+        Birth(id="s3", operator="sbx+polynomial", parents=("s1",), fitness=0.25),
+    ]
+    found = result(record("s17"), operators=operator_stats(births))
+    text = report.markdown(found, "x.png")
+    assert "## What made the candidates" in text
+    assert "| sbx+polynomial | 2 | 50.0% [9.5%, 90.5%] | +0 [-0.49, +0.49] |" in text
+    assert "| sample | 1 | - | - |" in text
+    assert json.loads(json.dumps(tables.as_json(found)))["operators"][0]["success_rate"] == 0.5
+    only_samples = result(record("s17"), operators=operator_stats(births[:1]))
+    assert "## What made" not in report.markdown(only_samples, "x.png")
+
+
 def test_the_report_has_verdict_table_picture_counts_and_failures():
     found = result(record("s17"), *PARENTS, failures=[("ValueError: a | b", 3)])
     text = report.markdown(found, "fitness.png")
@@ -408,6 +428,63 @@ def test_the_report_has_verdict_table_picture_counts_and_failures():
 def test_a_cause_of_several_lines_does_not_break_the_table():
     text = report.markdown(result(record("s17"), failures=[("one\ntwo", 1)]), "x.png")
     assert "| cause | times |\n| --- | --- |\n| one two | 1 |" in text
+
+
+CONSTRAINED = ("objectives={kind: weighted, constraints: [skill_a_search >= base]}",)
+
+
+def test_the_report_says_whether_the_result_keeps_the_constraints():
+    kept = result(record("s17"), overrides=CONSTRAINED)
+    assert "s17 keeps all constraints" in report.markdown(kept, "x.png")
+    broken = result(record("s17", violation=0.25), *PARENTS, overrides=CONSTRAINED)
+    text = report.markdown(broken, "x.png")
+    assert "Nothing that was measured keeps all constraints (skill_a_search >= base): s17" in text
+    assert "0.800 (breaks constraints by 0.25)" in text
+    assert any("by 0.25 of their bounds" in line for line in report.lines(broken))
+    assert tables.as_json(broken)["table"][0]["violation"] == 0.25
+    assert "constraints" not in report.markdown(result(record("s17")), "x.png")
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (None, "its budget was spent"),
+        ("time", "time was up"),
+        ("target", "a fitness of 0.7 was reached"),
+        ("stagnation", "the best did not become better any more"),
+    ],
+)
+def test_the_report_says_why_the_search_ended(reason, said):
+    found = result(record("s17"), overrides=("budget.target=0.7",), status={"reason": reason})
+    assert f"| the search ended because | {said} |" in report.markdown(found, "x.png")
+
+
+def test_the_front_has_a_table_and_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    found = Front(
+        names=("skill", "size"),
+        signs=(1.0, -1.0),
+        members=[
+            Member(record=record("s9"), values={"skill": 0.75, "size": 12345.0}),
+            Member(record=PARENTS[0], values={"skill": 0.5, "size": 999.0}),
+        ],
+        points={"search": [(0.75, 12345.0), (0.25, 20000.0)], "reference": [(0.5, 999.0)]},
+    )
+    whole = result(record("s9"), *PARENTS, front=found)
+    text = report.markdown(whole, "x.png")
+    assert "| on the front | skill | size (lower is better) | search fitness |" in text
+    assert "| s9 | 0.75 | 12,345 | 0.800 |\n| models/base | 0.5 | 999 | 0.200 |" in text
+    assert f"({fronts.PICTURE})" in text
+    data = json.loads(json.dumps(tables.as_json(whole)))["front"]
+    assert data[0] == {"id": "s9", "name": None, "objectives": {"skill": 0.75, "size": 12345.0},
+                       "search_fitness": 0.8}  # fmt: skip
+    of_three = replace(found, names=("skill", "size", "more"), signs=(-1.0, -1.0, 1.0), points={})
+    for number, some in enumerate((found, of_three)):
+        fronts.draw(some, tmp_path / "new" / f"{number}.png")
+        assert (tmp_path / "new" / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+    plain = result(record("s9"))
+    assert "## The front" not in report.markdown(plain, "x.png")
+    assert tables.as_json(plain)["front"] is None
 
 
 def test_the_picture_is_drawn_even_where_little_was_measured(tmp_path):
@@ -433,4 +510,4 @@ def test_a_stopped_candidate_is_never_the_best_in_the_picture(monkeypatch, tmp_p
     lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
     assert list(lines["best of search"].get_xdata()) == [1, 3, 4, 4]
     assert list(lines["best of search"].get_ydata()) == [0.5, 0.6, 0.6, 0.6]
-    assert list(lines["search, stopped"].get_xdata()) == [2]
+    assert list(lines["search, out of the running"].get_xdata()) == [2]

@@ -179,6 +179,18 @@ def test_every_row_says_what_the_store_says_of_its_candidate(reader, tmp_path, e
             assert str(row["started_at"].tz) == "UTC"
 
 
+def test_births_are_told_of_all_that_ended_in_the_order_of_proposals(reader):
+    births = list(reader.births("one"))
+    records = [reader.candidate("one", f"s{number}") for number in range(1, 14)]
+    ended = [one for one in records if one.state != "proposed"]
+    assert [one.id for one in births] == [one.id for one in ended]
+    for birth, one in zip(births, ended, strict=True):
+        assert (birth.operator, birth.fitness) == (one.operator, one.fitness)
+        assert list(birth.parents) == list(one.parents)
+    assert any(len(one.parents) == 2 for one in births)
+    assert [one.id for one in births if one.fitness is None] == ["s2"]
+
+
 def test_failed_retried_and_waiting_candidates_are_told_apart(reader, tmp_path):
     frame = table(reader, tmp_path / "t.parquet")
     assert (frame.state["s2"], frame.attempts["s2"]) == ("failed", 1)

@@ -98,11 +98,24 @@ def test_the_status_says_what_was_spent_and_stopped():
 
 
 def test_the_status_names_a_winner_that_is_not_the_best_on_search_rows():
-    best = {"id": "s7", "fitness": 0.75, "scores": {"a": 0.75}}
+    best = {"id": "s7", "fitness": 0.75, "violation": 0.0, "scores": {"a": 0.75}}
     other = views.status_lines({**STATUS, "best": best, "winner": "s3"})
     assert any(line.split()[:2] == ["winner", "s3,"] for line in other)
     same = views.status_lines({**STATUS, "best": best, "winner": "s7"})
     assert not any(line.startswith("winner") for line in same)
+
+
+def test_who_breaks_constraints_is_said_to():
+    (line,) = views.best_lines(
+        {"campaign": "one", "candidates": [views.candidate(replace(WHOLE, violation=0.125))]}
+    )
+    assert "breaks constraints by 0.125" in line
+    best = {"id": "s7", "fitness": 0.75, "violation": 0.5, "scores": {"a": 0.75}}
+    lines = views.status_lines({**STATUS, "best": best, "winner": "s7"})
+    assert any("breaks constraints by 0.5" in line for line in lines)
+    assert "breaks" not in "".join(
+        views.best_lines({"campaign": "one", "candidates": [views.candidate(WHOLE)]})
+    )
 
 
 def test_the_scores_of_a_model_are_shown_on_all_kinds_of_rows_that_there_are():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.algorithms.base import Memory
@@ -32,8 +32,10 @@ from orchestrator.campaign.state import (
     Rules,
     State,
 )
+from orchestrator.campaign.stopping import Stagnation
 from orchestrator.measurement.measured import Standing
-from tests.conftest import REGIMES, fake_regime
+from orchestrator.objectives import Objectives
+from tests.conftest import FAKE_TASKS, REGIMES, FakeSpace, fake_regime
 from workers.job import Failed, Job, Outcome, Scored
 
 Answer = Callable[[Job], Outcome]
@@ -244,6 +246,37 @@ def plans_of(algorithms: st.SearchStrategy) -> st.SearchStrategy:
 
 
 steady = st.builds(Genetic, population_size=st.integers(2, 6), mode=st.just("async"))
+
+
+@st.composite
+def aiming_plans(draw: st.DrawFn, algorithms: st.SearchStrategy) -> dict:
+    """Campaigns with objectives, constraints, targets and an end to standstill."""
+    plan = draw(plans_of(algorithms))
+    tasks = ("sphere",) if plan["regime"].layout is None else tuple(FAKE_TASKS)
+    first, last = tasks[0], tasks[-1]
+    aims = st.sampled_from(
+        [
+            {"kind": "weighted"},
+            {"kind": "pareto", "of": (first, "-size" if first == last else last)},
+            {"kind": "lexicographic", "of": (first, "-size"), "tolerance": (0.25, 0.0)},
+        ]
+    )
+    bounds = ("size <= 2", f"{first} >= 0.5", f"{last} >= parent - 0.1", f"{first} >= base + 0.5")
+    constraints = draw(st.lists(st.sampled_from(bounds), max_size=2, unique=True))
+    objectives = Objectives(**draw(aims), constraints=tuple(constraints))
+    judge = objectives.judge(dict.fromkeys(tasks, 1.0), ("size",), FakeSpace().references)
+    spans = st.none() | st.integers(1, 3)
+    stagnation = st.builds(
+        Stagnation,
+        evaluations=spans.map(lambda one: None if one is None else 4 * one),
+        generations=st.integers(1, 3),
+        by=st.sampled_from([0.0, 0.1]),
+    )
+    ends = {
+        "target": draw(st.none() | st.sampled_from([-2.0, -0.5, 0.5, 1.0])),
+        "stagnation": draw(st.none() | stagnation),
+    }
+    return {**plan, "judge": judge, "limits": replace(plan["limits"], **ends)}
 
 
 def plans() -> st.SearchStrategy:
@@ -867,6 +900,166 @@ def test_a_campaign_that_stopped_for_its_failures_goes_on_after_a_retry(
     assert (record.state.phase, record.state.stop, record.state.num_failed) == ("done", None, 0)
     assert record.state.proposed == 16
     assert replay(campaign, record.entries).state == record.state
+
+
+# Objectives, constraints, and ends other than the budget's.
+
+FEW = settings(max_examples=60)
+
+
+@FEW
+@given(plan=aiming_plans(algorithms()), luck=LUCK, one=ORDERS, other=ORDERS)
+def test_with_aims_the_order_of_outcomes_changes_nothing(
+    fake_space, answers, plan, luck, one, other
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    first = go_on(campaign, begun(campaign), answers(luck), one)
+    second = go_on(campaign, begun(campaign), answers(luck), other)
+    assert first.essence == second.essence
+    assert first.state.phase == "done"
+
+
+@FEW
+@given(
+    plan=aiming_plans(algorithms() | steady), luck=LUCK, order=ORDERS, num=st.integers(0, 60)
+)  # fmt: skip
+def test_with_aims_a_state_comes_back_from_its_record_and_from_its_dump(
+    fake_space, answers, plan, luck, order, num
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    record = go_on(campaign, begun(campaign), answers(luck), order, num)
+    again = replay(campaign, record.entries)
+    assert (again.state, again.candidates) == (record.state, record.candidates)
+    assert restored(campaign, record) == record.state
+    go_on(campaign, record, answers(luck), order)
+    assert replay(campaign, record.entries).state == record.state
+
+
+@FEW
+@given(plan=aiming_plans(algorithms()), luck=LUCK, order=ORDERS)
+def test_with_aims_the_control_does_not_change_the_search(fake_space, answers, plan, luck, order):
+    def search(control: bool) -> tuple:
+        campaign = Campaign(space=fake_space(), **{**plan, "control": control})
+        record = go_on(campaign, begun(campaign), answers(luck), order)
+        return record.by_role["search"], record.state.stop
+
+    assert search(True) == search(False)
+
+
+@FEW
+@given(plan=aiming_plans(algorithms() | steady), luck=LUCK, order=ORDERS)
+def test_what_was_recorded_of_violations_is_what_the_campaign_ranks_by(
+    fake_space, answers, plan, luck, order
+):
+    campaign = Campaign(space=fake_space(), **plan)
+    record, known = begun(campaign), dict[str, float]()
+    while record.waiting and record.state.phase != "done":
+        job = record.waiting.pop(order.randrange(len(record.waiting)))
+        outcome = answers(luck)(job)
+        step = handle(campaign, record.state, outcome)
+        record.entries.append(Recorded(outcome, step.final))
+        record.take(step)
+        if step.measured is not None and step.final:
+            known[outcome.candidate] = step.measured.violation
+        known |= step.judged
+    state = record.state
+    for tops in state.tops.values():
+        for one in tops:
+            id_ = one.candidate.id
+            assert state.completed.get(id_, one.measured).violation == known[id_]
+    assert not state.unjudged or state.stop == "failures"
+
+
+@FEW
+@given(plan=aiming_plans(algorithms() | steady), order=ORDERS)
+def test_a_constraint_that_refers_to_models_is_judged_by_what_they_scored(
+    fake_space, answers, score, plan, order
+):
+    plan = with_regime(plan, "all rows")
+    constraints = ("sphere >= parent - 0.1", "sphere >= base + 0.5")
+    objectives = Objectives(kind="weighted", constraints=constraints)
+    judge = objectives.judge({"sphere": 1.0}, (), fake_space().references)
+    campaign = Campaign(space=fake_space(), **{**plan, "judge": judge})
+    record = go_on(campaign, begun(campaign), answers(0), order)
+    low, high = (score(job).score.fitness for job in record.jobs[:2])
+    bounds = (max(low, high) - 0.1, low + 0.5)
+    for tops in record.state.tops.values():
+        for one in tops:
+            expected = sum(max(0.0, bound - one.fitness) / abs(bound) for bound in bounds)
+            assert one.measured.violation == pytest.approx(expected)
+        assert list(tops) == sorted(tops, key=lambda one: one.rank, reverse=True)
+
+
+@FEW
+@given(plan=aiming_plans(algorithms() | steady), order=ORDERS, broken=st.sampled_from(["r1", "r2"]))
+def test_where_a_model_that_constraints_refer_to_is_lost_the_search_waits_for_a_retry(
+    fake_space, answers, score, plan, order, broken
+):
+    objectives = Objectives(kind="weighted", constraints=("sphere >= parent",))
+    judge = objectives.judge({"sphere": 1.0}, (), fake_space().references)
+    plan = {**with_regime(plan, "all rows"), "judge": judge}
+    campaign = Campaign(space=fake_space(), **plan)
+
+    def answer(job: Job) -> Outcome:
+        return failed(job, retryable=False) if job.candidate == broken else score(job)
+
+    record = go_on(campaign, begun(campaign), answer, order)
+    assert (record.state.phase, record.state.stop) == ("done", "failures")
+    assert {one.generation for one in record.candidates} == {0, 1}
+    want(campaign, record, set_aside(record))
+    go_on(campaign, record, answers(0), order)
+    whole = go_on(campaign, begun(campaign), answers(0), order)
+    assert (record.state.phase, record.state.num_failed) == ("done", 0)
+    assert record.state.anchors == whole.state.anchors
+    if not getattr(campaign.algorithm, "asynchronous", False):
+        assert record.state.winner == whole.state.winner
+    assert replay(campaign, record.entries).state == record.state
+
+
+@FEW
+@given(plan=plans(), order=ORDERS, target=st.floats(-6, 0))
+def test_the_search_ends_with_the_generation_that_reaches_the_target(
+    fake_space, answers, score, plan, order, target
+):
+    plan = with_regime(plan, "all rows")
+    free = replace(plan["limits"], generations=5, evaluations=None)
+    whole = go_on(
+        base := Campaign(space=fake_space(), **{**plan, "limits": free}),
+        begun(base), answers(0), order,
+    )  # fmt: skip
+    limits = replace(free, target=target)
+    campaign = Campaign(space=fake_space(), **{**plan, "limits": limits})
+    record = go_on(campaign, begun(campaign), answers(0), order)
+    found = {one.candidate: one.score.fitness for one in whole.outcomes if one.rows == "search"}
+    reached = [one.generation for one in whole.by_role["search"] if found[one.id] >= target]
+    last = min(reached, default=5)
+    assert record.state.generation == last
+    assert record.state.stop == ("target" if reached else None)
+    counts = [Counter(one.generation for one in record.by_role[role])
+              for role in ("search", "control")]  # fmt: skip
+    assert counts[1] == (counts[0] if campaign.control else {})
+
+
+@FEW
+@given(plan=plans(), order=ORDERS, patience=st.integers(1, 3), by=st.sampled_from([0.0, 0.5]))
+def test_the_search_ends_once_nothing_has_become_better_for_so_many_generations(
+    fake_space, answers, plan, order, patience, by
+):
+    plan = with_regime(plan, "all rows")
+    stagnation = Stagnation(generations=patience, by=by)
+    limits = replace(plan["limits"], generations=8, evaluations=None, stagnation=stagnation)
+    campaign = Campaign(space=fake_space(), **{**plan, "limits": limits})
+    record = go_on(campaign, begun(campaign), answers(0), order)
+    found = {one.candidate: one.score.fitness for one in record.outcomes if one.rows == "search"}
+    best, since, expected = -float("inf"), 0, None
+    for generation in range(1, record.state.generation + 1):
+        assert expected is None, "it went on after it had to end"
+        top = max(found[one.id] for one in record.by_role["search"] if one.generation <= generation)
+        if top > best + by:
+            best, since = top, generation
+        if generation - since >= patience:
+            expected = "stagnation"
+    assert record.state.stop == expected
 
 
 # Forks.

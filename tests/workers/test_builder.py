@@ -172,7 +172,7 @@ def test_building_changes_no_source_on_disk_or_in_memory(paths, models, method, 
         values |= {"density": (0.5, 0.5)}
     builder.build(recipe(paths, method, everywhere(**values), dtype=dtype))
     with torch.no_grad():
-        for parameter in builder.language.model.parameters():
+        for parameter in builder.resident.model.parameters():
             parameter.fill_(9.0)
     again = tensors(builder.build(copy))
     assert all(torch.equal(again[name], original[name]) for name in original)

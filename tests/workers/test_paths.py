@@ -189,7 +189,7 @@ def test_a_path_that_cannot_be_built_leaves_the_model_before_whole(builder, sour
     for path in (((0, 0), (1, 9)), ((0, 0), (5, 0))):
         with pytest.raises(ValueError, match=r"no layer 9|3 sources"):
             builder.build(recipe_of(sources, path))
-    assert torch.equal(logits(builder.language.model), before)
+    assert torch.equal(logits(builder.resident.model), before)
     built = builder.build(recipe_of(sources, [(0, layer) for layer in range(4)])).model
     assert torch.equal(logits(built), logits(load(sources[0])))
 

@@ -23,7 +23,7 @@ class Scripted:
 
     build_error: BaseException | None = None
     evaluate_error: BaseException | None = None
-    language: str = "resident"
+    resident: str = "model"
     calls: list = field(default_factory=list)
 
     def open(self, given):
@@ -72,7 +72,7 @@ def test_a_candidate_is_built_then_scored_on_the_rows_asked_for(open_worker, row
 def test_the_evaluator_is_opened_on_the_builders_model_and_the_builder_on_the_device(open_worker):
     script = Scripted()
     open_worker(script)
-    assert script.calls == [("open", "cpu"), ("open", "resident")]
+    assert script.calls == [("open", "cpu"), ("open", "model")]
 
 
 def test_a_job_is_evaluated_in_batches_as_small_as_it_says(open_worker):

@@ -24,6 +24,7 @@ from workers.models.layouts import layer_changes
 from workers.models.library import ModelError, locate
 from workers.models.tokenizer_files import write_tokenizer
 from workers.models.vocabulary import Alignment
+from workers.models.weights import Reader
 from workers.recipe import MergeRecipe
 from workers.scaled_inputs import scale_inputs, scales_by_module
 
@@ -51,11 +52,11 @@ class MergeBuilder:
             use_safetensors=_safetensors_or_any(settings),
         )
         model = model.to(device).eval()  # first of all: sources get of what memory is left
-        self._workshop = Workshop(settings.policy, Residence(device, settings.resident))
+        self.workshop = Workshop(settings.policy, Residence(device, settings.resident))
         num_rows = len(self._alignment().tokens) if settings.tokenizer == "union" else None
         if num_rows is not None:
             model.resize_token_embeddings(num_rows, mean_resizing=False)
-        self.language = Language(model=model, tokenizer=self._open_tokenizer())
+        self.resident = Language(model=model, tokenizer=self._open_tokenizer())
         self._config = dict(vars(model.config))  # as it was, for models of other layers
         self._own_layers = tuple(range(int(model.config.num_hidden_layers)))
         #: Tensors that may be written over, or None while some belong to sources.
@@ -70,19 +71,36 @@ class MergeBuilder:
         """
         if recipe.dtype != self._settings.dtype:
             raise ValueError(f"recipe is {recipe.dtype}, the resident model {self._settings.dtype}")
-        merge = TensorMerge(recipe, self._workshop)
+        merge = TensorMerge(recipe, self.workshop)
         with torch.inference_mode():
             is_own = merge.origins() == self._own_layers and not recipe.input_scales
             if self._targets is not None and is_own:
                 self._overwrite(merge, self._targets)
             else:
                 self._replace(merge)
-        return self.language
+        return self.resident
+
+    def place(self, weights: Reader) -> Language:
+        """Returns the resident model with weights that are ready, of the base's architecture.
+
+        Args:
+            weights: The model's tensors; a reference tells it from all others.
+        """
+        assert self._targets is not None, "only recipes give models of other layers"
+        signatures: dict[str, Hashable] = {
+            name: (weights.reference, name) for name in self._targets
+        }
+        with torch.inference_mode():
+            for name, target in self._targets.items():
+                if self._written.pop(name, None) != signatures[name]:
+                    target.copy_(weights.tensor(name))
+        self._written = signatures
+        return self.resident
 
     def _alignment(self) -> Alignment:
         settings = self._settings
         models = tuple(dict.fromkeys([settings.base, *settings.models]))
-        return self._workshop.align(settings.tokenizer, models)
+        return self.workshop.align(settings.tokenizer, models)
 
     def _open_tokenizer(self) -> Any:
         """Returns the tokenizer that an exported model would have."""
@@ -91,7 +109,7 @@ class MergeBuilder:
         trust = settings.policy.trust_remote_code
         if settings.tokenizer == "base" and settings.chat_template == "base":
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-        folders = {model: self._workshop.facts(model).folder for model in settings.models}
+        folders = {model: self.workshop.facts(model).folder for model in settings.models}
         with TemporaryDirectory() as made:
             write_tokenizer(
                 self._alignment(),
@@ -121,7 +139,7 @@ class MergeBuilder:
         The model object stays the same, because evaluators hold it.
         """
         weights = {name: merge.tensor(name) for name in merge.names()}
-        resident = self.language.model
+        resident = self.resident.model
         changed = {**self._config, **layer_changes(self._config, merge.origins())}
         config = deepcopy(resident.config)  # if what follows fails, the resident model stays whole
         for key, value in changed.items():
@@ -149,10 +167,10 @@ class MergeBuilder:
 
     def _find_targets(self) -> Mapping[str, torch.Tensor]:
         """Pairs each stored tensor with the resident model's; tied ones are stored once."""
-        resident = self.language.model.state_dict(keep_vars=False)
-        names = _module_names(self.language.model, self._workshop.reader(self._settings.base))
+        resident = self.resident.model.state_dict(keep_vars=False)
+        names = _module_names(self.resident.model, self.workshop.reader(self._settings.base))
         stored = {module: name for name, module in names.items()}
-        tied = set(getattr(self.language.model, "_tied_weights_keys", None) or ())
+        tied = set(getattr(self.resident.model, "_tied_weights_keys", None) or ())
         missing = sorted(set(resident) - set(stored) - tied)
         unknown = sorted(name for name, module in names.items() if module not in resident)
         if missing or unknown:
