@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.algorithms.base import Memory
+from orchestrator.algorithms.base import ALGORITHMS, Algorithm, Memory
 from orchestrator.algorithms.genetic import Genetic
-from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import fold as campaigns
 from orchestrator.campaign import snapshot
 from orchestrator.campaign.fold import abandon, handle, start
@@ -201,11 +200,12 @@ def answers(score: Callable[..., Scored]) -> Callable[[int], Answer]:
 
 
 @st.composite
-def algorithms(draw: st.DrawFn) -> Genetic | RandomSearch:
+def algorithms(draw: st.DrawFn) -> Algorithm:
     size = draw(st.integers(2, 6))
-    if draw(st.booleans()):
-        return RandomSearch(population_size=size)
-    return Genetic(population_size=size, elites=draw(st.integers(0, size - 1)))
+    kind = draw(st.sampled_from(["random", "genetic", "genetic", *OTHERS]))
+    if kind == "genetic":
+        return Genetic(population_size=size, elites=draw(st.integers(0, size - 1)))
+    return ALGORITHMS.load(kind)(population_size=size)
 
 
 @st.composite
@@ -221,6 +221,8 @@ def limits(draw: st.DrawFn) -> Limits:
     )
 
 
+#: Algorithms whose children depend on all that they were told, each in another way.
+OTHERS = ("nsga2", "map_elites", "cycle_qd", "natural_niches")
 regime = cache(fake_regime)
 
 
