@@ -23,11 +23,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt
 
 from orchestrator.algorithms.archive import Archive, Grid, Limits, keep_best
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
-from orchestrator.algorithms.children import child_of, first_generation
+from orchestrator.algorithms.breeder import Breeder
+from orchestrator.algorithms.children import child_of
 from orchestrator.operators.mutation import MUTATIONS, Mutation, Polynomial
 from orchestrator.operators.naming import label
 from orchestrator.spaces.genes import Genes, Genome, Slots
@@ -44,7 +45,7 @@ _LEAST_SUM = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CycleQd:
+class CycleQd(Breeder):
     """Breeds from the archives of all tasks in turn; a child may enter every one of them.
 
     With a single objective there is one archive of one cell, which holds the best: no search for
@@ -70,11 +71,6 @@ class CycleQd:
     omega_sigma: Annotated[float, Ge(0)] = 0.3
     #: How a child is changed after that; null leaves it as it is.
     mutation: Mutation | None = Polynomial()
-    #: Share of the first generation between the space's plain merge and random samples, the plain
-    #: merge among them; the rest is sampled at random.
-    warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    #: `async` waits for no generation: each outcome brings a child.
-    mode: Literal["generational", "async"] = "generational"
 
     def __post_init__(self) -> None:
         if self.alpha_low > self.alpha_high:
@@ -93,12 +89,6 @@ class CycleQd:
                 f"({', '.join(names)}), got {len(self.limits)}"
             )
 
-    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
-        """Returns a random generation at first, children of the archives afterwards."""
-        if not memory.members:
-            return first_generation(genes, self.population_size, self.warm_start, rng)
-        return self._children(genes, memory, self.population_size, rng)
-
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Keeps who is the best of a cell of any archive, and counts the candidates."""
         told = memory.state.get("told", 0) + len(evaluated)
@@ -110,22 +100,6 @@ class CycleQd:
         names = {one.candidate for archive in archives for one in archive}
         members = tuple(one for one in everyone if one.candidate in names)
         return Memory(members, {"told": told, "limits": [list(pair) for pair in limits]})
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether each outcome brings the next child."""
-        return self.mode == "async"
-
-    def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
-        """Returns a child of the archive whose turn it is, or a sample if nothing is known yet."""
-        if not memory.members:
-            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
-        return self._children(genes, memory, 1, rng)[0]
-
-    def size(self, generation: int) -> int:
-        """Always the same: the archives are not measured again."""
-        del generation
-        return self.population_size
 
     def archives(self, members: Sequence[Evaluated], limits: Limits) -> list[list[Evaluated]]:
         """Returns the archive of each task, by cell."""

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from orchestrator.algorithms.archive import Archive, Grid, Limits, keep_best
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
-from orchestrator.algorithms.children import child_of, first_generation
+from orchestrator.algorithms.breeder import Breeder
+from orchestrator.algorithms.children import child_of
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
 from orchestrator.spaces.genes import Genes, Genome, Slots
@@ -60,7 +61,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapElites:
+class MapElites(Breeder):
     """Draws parents uniformly from the cells; a child takes a cell that is empty or held by less.
 
     What counts as better is the rank: measured in full, feasible, fit, in this order.
@@ -84,11 +85,6 @@ class MapElites:
     crossover: Crossover = Sbx()
     #: How a child is changed, where `operators` are used or genes are no real numbers.
     mutation: Mutation = Polynomial()
-    #: Share of the first generation between the space's plain merge and random samples, the plain
-    #: merge among them; the rest is sampled at random.
-    warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    #: `async` waits for no generation: each outcome brings a child.
-    mode: Literal["generational", "async"] = "generational"
 
     def __post_init__(self) -> None:
         if self.variation == "iso_line" and self.iso_sigma == self.line_sigma == 0:
@@ -114,18 +110,6 @@ class MapElites:
                     f"{axis.place}"
                 )
 
-    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
-        """Returns a random generation at first, children of the archive afterwards."""
-        if not memory.members:
-            return first_generation(genes, self.population_size, self.warm_start, rng)
-        known = {member.genome for member in memory.members}
-        children: list[Proposal] = []
-        for _ in range(self.population_size):
-            child = self._child(genes, memory, known, rng)
-            known.add(child.genome)
-            children.append(child)
-        return children
-
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Keeps the best of each cell, best first, and the limits of the cells."""
         axes, known = self.behaviour(ranked([*memory.members, *evaluated]))
@@ -136,22 +120,6 @@ class MapElites:
         cells = self.archive.cells_of(numbers, limits)
         members = ranked(keep_best(known, cells, lambda one: one.rank))
         return Memory(tuple(members), {"limits": [list(pair) for pair in limits]})
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether each outcome brings the next child."""
-        return self.mode == "async"
-
-    def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
-        """Returns a child of the archive, or a sample while nothing has been measured."""
-        if not memory.members:
-            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
-        return self._child(genes, memory, {member.genome for member in memory.members}, rng)
-
-    def size(self, generation: int) -> int:
-        """Always the same: the archive is not measured again."""
-        del generation
-        return self.population_size
 
     def behaviour(self, members: Sequence[Evaluated]) -> tuple[tuple[Axis, ...], list[Evaluated]]:
         """Returns the behaviour characteristics, and the members that have them all."""
@@ -174,6 +142,17 @@ class MapElites:
             axis.limits or ((0.0, 1.0) if self.asynchronous else _learned(column))
             for axis, column in zip(axes, numbers.T, strict=True)
         )
+
+    def _children(
+        self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator
+    ) -> list[Proposal]:
+        known = {member.genome for member in memory.members}
+        children: list[Proposal] = []
+        for _ in range(num):
+            child = self._child(genes, memory, known, rng)
+            known.add(child.genome)
+            children.append(child)
+        return children
 
     def _child(
         self, genes: Genes, memory: Memory, known: Collection[Genome], rng: np.random.Generator

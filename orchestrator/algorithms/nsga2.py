@@ -16,13 +16,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal
-from orchestrator.algorithms.children import children_of, first_generation
+from orchestrator.algorithms.breeder import Breeder
+from orchestrator.algorithms.children import children_of
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
 from orchestrator.operators.pareto import Rows, crowding, fronts
@@ -31,7 +32,7 @@ from orchestrator.spaces.genes import Genes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nsga2:
+class Nsga2(Breeder):
     """Keeps the best fronts of parents and children, of the last the members that are lonely."""
 
     #: Members of the population, and children of a generation.
@@ -42,17 +43,6 @@ class Nsga2:
     crossover: Crossover = Sbx()
     #: How a child is changed.
     mutation: Mutation = Polynomial()
-    #: Share of the first generation between the space's plain merge and random samples, the plain
-    #: merge among them; the rest is sampled at random.
-    warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    #: `async` waits for no generation: each outcome brings a child of the best so far, (mu + 1).
-    mode: Literal["generational", "async"] = "generational"
-
-    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
-        """Returns a random generation at first, as many children as members afterwards."""
-        if not memory.members:
-            return first_generation(genes, self.population_size, self.warm_start, rng)
-        return self._children(genes, memory, self.population_size, rng)
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Keeps the best of all, sorted by front, then crowding."""
@@ -64,22 +54,6 @@ class Nsga2:
         lonely = crowding(values_of(candidates), level)
         order = np.lexsort((-lonely, level))[: self.population_size]
         return Memory(tuple(candidates[index] for index in order))
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether each outcome brings the next child."""
-        return self.mode == "async"
-
-    def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
-        """Returns a child of the population, or a sample while nothing has been measured."""
-        if not memory.members:
-            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
-        return self._children(genes, memory, 1, rng)[0]
-
-    def size(self, generation: int) -> int:
-        """Always the same: members live on without being measured again."""
-        del generation
-        return self.population_size
 
     def _children(
         self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator

@@ -16,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal
-from orchestrator.algorithms.children import children_of, first_generation
+from orchestrator.algorithms.breeder import Breeder
+from orchestrator.algorithms.children import children_of
 from orchestrator.algorithms.nsga2 import fronts_of, values_of
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
@@ -35,7 +36,7 @@ _OTHERS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nsga3:
+class Nsga3(Breeder):
     """Keeps the best fronts, of the last the members whose directions have the fewest."""
 
     #: Members of the population, and children of a generation; not fewer than the directions.
@@ -50,17 +51,6 @@ class Nsga3:
     #: The same of a second layer of directions within the first; null adds one where many
     #: objectives leave the first without any direction within, 0 none.
     inner_divisions: Annotated[int, Ge(0)] | None = None
-    #: Share of the first generation between the space's plain merge and random samples, the plain
-    #: merge among them; the rest is sampled at random.
-    warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    #: `async` waits for no generation: each outcome brings a child of the best so far, (mu + 1).
-    mode: Literal["generational", "async"] = "generational"
-
-    def ask(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
-        """Returns a random generation at first, as many children as members afterwards."""
-        if not memory.members:
-            return first_generation(genes, self.population_size, self.warm_start, rng)
-        return self._children(genes, memory, self.population_size, rng)
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Keeps the best of all, sorted by front, then likelihood and age."""
@@ -78,22 +68,6 @@ class Nsga3:
             )
             last = [last[index] for index in _spread(costs, len(kept), num, towards)]
         return Memory(members=(*kept, *last[:num]), state=state)
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether each outcome brings the next child."""
-        return self.mode == "async"
-
-    def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
-        """Returns a child of the population, or a sample while nothing has been measured."""
-        if not memory.members:
-            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
-        return self._children(genes, memory, 1, rng)[0]
-
-    def size(self, generation: int) -> int:
-        """Always the same: members live on without being measured again."""
-        del generation
-        return self.population_size
 
     def _children(
         self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator
