@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluators.base import Documents
 from evaluators.digest import hash_json
-from orchestrator.algorithms.base import Evaluated, Memory
+from orchestrator.algorithms.base import Evaluated, Memory, as_asynchronous
 from orchestrator.campaign import descent
 from orchestrator.campaign.answers import answers_of
 from orchestrator.campaign.breeding import allowance
@@ -29,9 +29,15 @@ def can_be_taken(campaign: Campaign, state: State) -> bool:
 
 def fits(campaign: Campaign, data: Mapping[str, Any]) -> bool:
     """Whether the state does not go beyond the campaign's limits."""
-    limits = campaign.limits
-    generations = limits.generations is None or data["generation"] <= limits.generations
-    return generations and (limits.evaluations is None or data["proposed"] < limits.evaluations)
+    limits, proposed = campaign.limits, data["proposed"]
+    if limits.evaluations is not None and proposed >= limits.evaluations:
+        return False
+    if limits.generations is None:
+        return True
+    steady = as_asynchronous(campaign.branch(proposed + 1).rules.algorithm)
+    if steady is None:
+        return bool(data["generation"] <= limits.generations)
+    return bool(proposed < limits.generations * steady.size(1))  # a full count is its end
 
 
 def fingerprint(campaign: Campaign, search_settings: Mapping[str, Any]) -> str:

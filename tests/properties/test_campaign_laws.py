@@ -244,7 +244,14 @@ def plans_of(algorithms: st.SearchStrategy) -> st.SearchStrategy:
             "finalists": st.integers(1, 4),
             "limits": limits(),
         }
-    )
+    ).map(allowed)
+
+
+def allowed(plan: dict) -> dict:
+    """A search by documents is refused together with estimates from few of them."""
+    by_documents = getattr(plan["algorithm"], "needs_answers", False)
+    estimates = plan["regime"].estimator is not None
+    return {**plan, "regime": regime("all rows")} if by_documents and estimates else plan
 
 
 steady = st.builds(Genetic, population_size=st.integers(2, 6), mode=st.just("async"))
