@@ -103,7 +103,7 @@ class CycleQd(Breeder):
 
     def archives(self, members: Sequence[Evaluated], limits: Limits) -> list[list[Evaluated]]:
         """Returns the archive of each task, by cell."""
-        metrics = np.array([_metrics_of(one) for one in members])
+        metrics = np.array([_metrics_of(one) for one in members], dtype=np.float64)
         found = []
         for task in range(metrics.shape[1]):
             others = np.delete(metrics, task, axis=1)
@@ -122,7 +122,7 @@ class CycleQd(Breeder):
 
     def _limits(self, memory: Memory, members: Sequence[Evaluated]) -> Limits:
         """Returns those given, else those learned before, else those to be learned now."""
-        metrics = np.array([_metrics_of(one) for one in members])
+        metrics = np.array([_metrics_of(one) for one in members], dtype=np.float64)
         num = metrics.shape[1]
         if self.limits is not None:
             return self.limits if len(self.limits) == num else self.limits * num
@@ -151,7 +151,7 @@ class CycleQd(Breeder):
 
     def chances(self, archive: Sequence[Evaluated]) -> Slots:
         """Returns how likely each member becomes a parent: elite sampling by all metrics."""
-        metrics = np.array([_metrics_of(one) for one in archive])
+        metrics = np.array([_metrics_of(one) for one in archive], dtype=np.float64)
         low, ranges = metrics.min(axis=0), np.ptp(metrics, axis=0)
         shares = np.ones_like(metrics)
         np.divide(metrics - low, ranges, out=shares, where=ranges > 0)

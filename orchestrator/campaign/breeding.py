@@ -37,12 +37,13 @@ def go_on(campaign: Campaign, step: Step) -> Step:
 
 def _generation_ended(campaign: Campaign, state: State) -> bool:
     """Whether all that the next generation depends on is known (at first that is nothing)."""
-    searched = all(
-        candidate.id in state.ended
+    # One that is open on fresh rows alone was told long ago.
+    searching = any(
+        (candidate.id, "search") in state.open
         for candidate in state.candidates.values()
         if candidate.role == "search" and candidate.generation == state.generation
     )
-    return searched and not any(_is_awaited(campaign, state, id_) for id_, _ in state.open)
+    return not searching and not any(_is_awaited(campaign, state, id_) for id_, _ in state.open)
 
 
 def _is_awaited(campaign: Campaign, state: State, id_: str) -> bool:
