@@ -30,7 +30,9 @@ from workers.job import Failed, Job, Scored
 from workers.recipe import MergeRecipe, Setting, Slice
 
 settings.register_profile("shoal", deadline=None, print_blob=True)
-settings.load_profile("shoal")
+# The same examples at every run, so that what is merged is judged by what was changed.
+settings.register_profile("same", settings.get_profile("shoal"), derandomize=True)
+settings.load_profile(os.environ.get("SHOAL_HYPOTHESIS", "shoal"))
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A server on which databases may be made and dropped.
