@@ -25,7 +25,16 @@ from orchestrator.measurement.measured import Standing
 from orchestrator.measurement.race import Field
 from orchestrator.measurement.regime import Refresh, Regime
 from orchestrator.spaces.base import Reference
-from orchestrator.spaces.genes import Genes, Genome, reals
+from orchestrator.spaces.genes import (
+    Bit,
+    Categorical,
+    Genes,
+    Genome,
+    Integer,
+    Permutation,
+    Real,
+    reals,
+)
 from workers.job import Failed, Job, Scored
 from workers.recipe import MergeRecipe, Setting, Slice
 
@@ -195,6 +204,22 @@ def failed(job: Job, *, retryable: bool = False, **changes: Any) -> Failed:
         "worker": "fake",
     }
     return Failed(**{**facts, **changes})
+
+
+def mixed_genes(*, order: int = 5, least_density: float = 0.0) -> Genes:
+    """Genes of every kind, some of which count only at times."""
+    return Genes(
+        (
+            Real(name="weight", low=-1.0, high=2.0),
+            Real(name="rate", low=1e-4, high=1.0, log=True),
+            Integer(name="layers", low=1, high=9),
+            Integer(name="width", low=8, high=512, log=True),
+            Categorical(name="method", choices=("linear", "ties", "dare")),
+            Bit(name="normalize", when={"method": ("ties", "dare")}),
+            Permutation(name="order", size=order),
+            Real(name="density", low=least_density, high=1.0, when={"method": ("ties",)}),
+        )
+    )
 
 
 @contextmanager

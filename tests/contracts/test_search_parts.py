@@ -20,14 +20,12 @@ from orchestrator.operators.crossover import CROSSOVERS
 from orchestrator.operators.mutation import MUTATIONS
 from orchestrator.operators.selection import SELECTIONS
 from orchestrator.spaces.genes import (
-    Bit,
-    Categorical,
     Genes,
-    Integer,
     Permutation,
     Real,
     reals,
 )
+from tests.conftest import mixed_genes
 
 FITNESS = [5.0, 4.0, 4.0, 1.0, 0.0, -3.0]
 
@@ -39,18 +37,7 @@ def line(*ranges: float) -> Genes:
 
 
 #: Genes of every kind, some of which count only at times.
-MIXED = Genes(
-    (
-        Real(name="weight", low=-1.0, high=2.0),
-        Real(name="rate", low=1e-4, high=1.0, log=True),
-        Integer(name="layers", low=1, high=9),
-        Integer(name="width", low=8, high=512, log=True),
-        Categorical(name="method", choices=("linear", "ties", "dare")),
-        Bit(name="normalize", when={"method": ("ties", "dare")}),
-        Permutation(name="order", size=5),
-        Real(name="density", low=0.0, high=1.0, when={"method": ("ties",)}),
-    )
-)
+MIXED = mixed_genes()
 KINDS = pytest.mark.parametrize("genes", [line(3.0, 1.0, 2.0, 5.0), MIXED], ids=["real", "mixed"])
 
 

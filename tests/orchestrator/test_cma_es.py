@@ -18,14 +18,10 @@ from orchestrator.campaign import snapshot
 from orchestrator.campaign.fold import handle, start
 from orchestrator.campaign.state import Campaign, Limits
 from orchestrator.spaces.genes import (
-    Bit,
-    Categorical,
     Genes,
-    Integer,
-    Permutation,
-    Real,
     reals,
 )
+from tests.conftest import mixed_genes
 
 
 def sphere(z):
@@ -139,7 +135,7 @@ def test_a_random_start_goes_on_about_the_best_of_the_first_generation():
 
 @pytest.mark.parametrize("settings", [CmaEs(), CmaEs(population_size=8, mode="async")])
 def test_a_memory_that_was_stored_goes_on_exactly_as_it_would_have(settings, forgetful):
-    genes = mixed()
+    genes = mixed_genes(order=4)
     memory, _ = search(settings, genes, merit(genes), 700)
     asked = settings.ask(genes, memory, np.random.default_rng(7))
     again = settings.ask(genes, memory, np.random.default_rng(7))
@@ -185,21 +181,6 @@ def test_a_campaign_goes_on_from_a_snapshot(fake_space, score, forgetful):
     assert len(proposed[0]) > 30
 
 
-def mixed() -> Genes:
-    return Genes(
-        (
-            Real(name="weight", low=-1.0, high=2.0),
-            Real(name="rate", low=1e-4, high=1.0, log=True),
-            Integer(name="layers", low=1, high=9),
-            Integer(name="width", low=8, high=512, log=True),
-            Categorical(name="method", choices=("linear", "ties", "dare")),
-            Bit(name="normalize", when={"method": ("ties", "dare")}),
-            Permutation(name="order", size=4),
-            Real(name="density", low=0.0, high=1.0, when={"method": ("ties",)}),
-        )
-    )
-
-
 def merit(genes):
     """At most 0: every gene has one best value."""
 
@@ -220,7 +201,7 @@ def merit(genes):
 
 
 def test_genes_of_every_kind_are_searched():
-    genes = mixed()
+    genes = mixed_genes(order=4)
     found, lucky = [], []
     for seed in range(5):
         _, curve = search(CmaEs(population_size=20), genes, merit(genes), 1200, seed)

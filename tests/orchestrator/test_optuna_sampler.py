@@ -11,27 +11,11 @@ from orchestrator.algorithms import optuna_sampler
 from orchestrator.algorithms.base import Evaluated, Memory
 from orchestrator.algorithms.optuna_sampler import OptunaSampler
 from orchestrator.spaces.genes import (
-    Bit,
-    Categorical,
-    Genes,
-    Integer,
-    Permutation,
-    Real,
     reals,
 )
+from tests.conftest import mixed_genes
 
-MIXED = Genes(
-    (
-        Real(name="weight", low=-1.0, high=2.0),
-        Real(name="rate", low=1e-4, high=1.0, log=True),
-        Integer(name="layers", low=1, high=9),
-        Integer(name="width", low=8, high=512, log=True),
-        Categorical(name="method", choices=("linear", "ties", "dare")),
-        Bit(name="normalize", when={"method": ("ties", "dare")}),
-        Permutation(name="order", size=3),
-        Real(name="density", low=0.2, high=1.0, when={"method": ("ties",)}),
-    )
-)
+MIXED = mixed_genes(order=3, least_density=0.2)
 
 
 def worth_of(genome) -> float:
