@@ -22,10 +22,10 @@ import numpy.typing as npt
 from annotated_types import Ge
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
-from orchestrator.algorithms.children import child_of, first_generation, textbook_share
+from orchestrator.algorithms.children import children_of, first_generation
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
-from orchestrator.spaces.genes import Genes, Genome
+from orchestrator.spaces.genes import Genes
 
 #: What each member scored on each document, none below 0: (members, documents).
 Scores: TypeAlias = npt.NDArray[np.float64]
@@ -67,12 +67,7 @@ class NaturalNiches:
         """Returns the models there are, or samples, at first; children of the archive then."""
         if not memory.members:
             return self._first(genes, rng)
-        known = {member.genome for member in memory.members}
-        children: list[Proposal] = []
-        for _ in range(self.size(2)):
-            children.append(self._child(genes, memory, known, rng))
-            known.add(children[-1].genome)
-        return children
+        return self._children(genes, memory, self.size(2), rng)
 
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Takes them in one after another, the eldest first; each drives out who is worth least.
@@ -97,7 +92,7 @@ class NaturalNiches:
         """Returns a child of the archive, or a sample while nothing has been measured."""
         if not memory.members:
             return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
-        return self._child(genes, memory, {member.genome for member in memory.members}, rng)
+        return self._children(genes, memory, 1, rng)[0]
 
     def size(self, generation: int) -> int:
         """The first generation fills the archive, as far as there are models."""
@@ -108,22 +103,21 @@ class NaturalNiches:
         num = len(genes.founders) + self.first_merges if genes.founders else self.population_size
         return first_generation(genes, num, 0.0, rng)
 
-    def _child(
-        self, genes: Genes, memory: Memory, known: set[Genome], rng: np.random.Generator
-    ) -> Proposal:
-        parents, spared = self._parents(memory.members, rng), textbook_share(genes)
-        return child_of(parents, self.crossover, self.mutation, known, genes, rng, spared=spared)
-
-    def _parents(
-        self, members: Sequence[Evaluated], rng: np.random.Generator
-    ) -> tuple[Evaluated, Evaluated]:
+    def _children(
+        self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator
+    ) -> list[Proposal]:
+        members = memory.members
         scores = scores_of(members, subtract_worst=self.subtract_worst)
         worth = worths(scores, self.alpha)
         fitness = scores @ worth
-        first = _draw(fitness, rng)
-        pull = attractions(scores, worth, first) if self.attraction else fitness
-        second = _draw(pull if pull.any() else fitness, rng)
-        return members[first], members[second]
+
+        def choose(rng: np.random.Generator) -> tuple[Evaluated, Evaluated]:
+            first = _draw(fitness, rng)
+            pull = attractions(scores, worth, first) if self.attraction else fitness
+            second = _draw(pull if pull.any() else fitness, rng)
+            return members[first], members[second]
+
+        return children_of(members, num, choose, self.crossover, self.mutation, genes, rng)
 
     def _without_the_least(self, members: Sequence[Evaluated]) -> tuple[Evaluated, ...]:
         """Returns all but one, who may be the newcomer.
