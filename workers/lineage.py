@@ -8,13 +8,12 @@ of its ancestors and not with the number of paths to them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from evaluators.digest import hash_json, hash_text
-from workers.recipe import MergeRecipe
+from evaluators.digest import hash_json
+from workers.recipe import MergeRecipe, Written
 
 #: How tensors follow one another in a model that is seen as one vector: `workers.models.order`.
 Order = Literal["forward"]
@@ -77,7 +76,7 @@ _KINDS: Mapping[str, type] = {"cross": Cross, "mix": Mix}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LineageRecipe:
+class LineageRecipe(Written):
     """A model made of two models, which were made of two models, and so on.
 
     Raises:
@@ -129,17 +128,6 @@ class LineageRecipe:
             base = [self.base, revisions.get(self.base)] if isinstance(step, Mix) else []
             found.append(hash_json([own, *common, *base]))
         return found
-
-    def digest(self) -> str:
-        """Returns a hash of all that the recipe says."""
-        return hash_text(self.text())
-
-    def text(self) -> str:
-        """Returns the recipe as JSON, always in the same order."""
-        if self._text is None:
-            object.__setattr__(self, "_text", json.dumps(self.as_dict(), sort_keys=True))
-            assert self._text is not None
-        return self._text
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold."""

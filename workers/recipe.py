@@ -46,6 +46,29 @@ class Recipe(Protocol):
         ...
 
 
+class Written:
+    """A recipe's text and hash, made of what `as_dict` returns and kept in a field `_text`."""
+
+    __slots__ = ()
+
+    _text: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the recipe as plain data that JSON can hold."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Returns a hash of all that the recipe says; equal recipes build equal models."""
+        return hash_text(self.text())
+
+    def text(self) -> str:
+        """Returns the recipe as JSON, always in the same order."""
+        if self._text is None:
+            object.__setattr__(self, "_text", json.dumps(self.as_dict(), sort_keys=True))
+            assert self._text is not None
+        return self._text
+
+
 #: Classes with `from_dict`, by the `kind` that `as_dict` says.
 RECIPES = Registry(
     "recipe",
@@ -118,7 +141,7 @@ class Slice(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MergeRecipe:
+class MergeRecipe(Written):
     """A model made of models of one architecture, tensor by tensor.
 
     Raises:
@@ -194,17 +217,6 @@ class MergeRecipe:
             ValueError: if no setting matches it.
         """
         return self.part(tensor).values(tensor)
-
-    def digest(self) -> str:
-        """Returns a hash of all that the recipe says; equal recipes build equal models."""
-        return hash_text(self.text())
-
-    def text(self) -> str:
-        """Returns the recipe as JSON, always in the same order."""
-        if self._text is None:
-            object.__setattr__(self, "_text", json.dumps(self.as_dict(), sort_keys=True))
-            assert self._text is not None
-        return self._text
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold; what is not said is left out."""
