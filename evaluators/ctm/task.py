@@ -1,0 +1,127 @@
+"""What a task is: what goes in, what should come out, and rows to train on and to be judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from evaluators.base import Rows
+from evaluators.ctm.inputs import Inputs, Outputs
+from evaluators.registry import Registry
+
+#: How answers are judged: each position by itself; as a route, whose first steps come first; or as
+#: an order that is read over the ticks.
+Judgement: TypeAlias = Literal["positions", "route", "order"]
+
+TASKS = Registry(
+    "task",
+    {
+        "parity": "evaluators.ctm.parity:Parity",
+        "pointers": "evaluators.ctm.pointers:Pointers",
+        "sorting": "evaluators.ctm.sorting:Sorting",
+        "maze": "evaluators.ctm.mazes:Mazes",
+        "digits": "evaluators.ctm.pictures:Digits",
+        "pictures": "evaluators.ctm.pictures:Pictures",
+        "questions": "evaluators.ctm.questions:Questions",
+        "dataset": "evaluators.ctm.dataset:Dataset",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples and what should come out."""
+
+    #: As the task's inputs say; a tensor for each phase where there are phases.
+    inputs: Tensor | list[Tensor]
+    #: Classes (batch, positions).
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, places: Tensor | slice) -> Batch:
+        """Returns some of the samples."""
+        inputs = self.inputs
+        taken = inputs[places] if isinstance(inputs, Tensor) else [one[places] for one in inputs]
+        return Batch(taken, self.targets[places])
+
+    def to(self, device: str | torch.device) -> Batch:
+        """Returns the samples on a device."""
+        inputs = self.inputs
+        moved = inputs.to(device) if isinstance(inputs, Tensor) else [i.to(device) for i in inputs]
+        return Batch(moved, self.targets.to(device))
+
+
+class Data(Protocol):
+    """A task's samples."""
+
+    def batch(self, generator: torch.Generator, size: int) -> Batch:
+        """Draws samples to train on; the generator alone decides which."""
+        ...
+
+    def rows(self, rows: Rows) -> Batch:
+        """Returns the samples of a kind of rows, always the same ones, none of them trained on."""
+        ...
+
+
+class Task(Protocol):
+    """The settings of a task."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What goes in."""
+        ...
+
+    @property
+    def outputs(self) -> Outputs:
+        """What comes out."""
+        ...
+
+    @property
+    def judgement(self) -> Judgement:
+        """How answers are judged."""
+        ...
+
+    @property
+    def num_rows(self) -> Mapping[Rows, int]:
+        """Kinds of rows there are, and how many samples each has."""
+        ...
+
+    def open(self) -> Data:
+        """Makes or reads the samples."""
+        ...
+
+
+#: Rows are drawn from streams of their own, so that none is a stream that is trained on.
+_STREAMS: Mapping[Rows, int] = {"search": 1, "selection": 2, "test": 3}
+
+
+def generator_of(seed: int, rows: Rows) -> torch.Generator:
+    """Returns the generator that the rows of a kind are drawn with."""
+    return torch.Generator().manual_seed(seed * 8 + _STREAMS[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Rows of tasks whose samples are drawn without end."""
+
+    #: Samples that a search is judged by, that its finalists are chosen by, and of the report.
+    search_rows: int = 512
+    selection_rows: int = 512
+    test_rows: int = 2048
+    #: Of the rows; training has a seed of its own.
+    seed: int = 0
+
+    @property
+    def num_rows(self) -> Mapping[Rows, int]:
+        """Kinds of rows there are, and how many samples each has."""
+        return {
+            "search": self.search_rows,
+            "selection": self.selection_rows,
+            "test": self.test_rows,
+        }

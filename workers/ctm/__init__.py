@@ -1,0 +1,1 @@
+"""Continuous Thought Machines: networks that think in ticks and read out what synchronises."""
