@@ -1,6 +1,6 @@
 """What races would have spent on a recorded campaign, and whom they would have ended at.
 
-    python benchmarks/racing.py STORE NAME [--orders 3] [--test]
+    python benchmarks/racing.py STORE NAME [--orders 3] [--test] [--kinds optuna halving]
 
 Run where the campaign ran, so that its tasks (and with `--test` its models) are found. The campaign
 must have measured every candidate on all search rows. Its candidates are replayed as they were
@@ -36,8 +36,10 @@ from orchestrator.assemble import Parts, assemble
 from orchestrator.measurement.halving import Halving
 from orchestrator.measurement.layout import Layout, layout
 from orchestrator.measurement.measured import Standing
+from orchestrator.measurement.optuna_pruner import OptunaPruner
 from orchestrator.measurement.paired_races import Bernstein, Hoeffding, PairedT
-from orchestrator.measurement.race import Field, Race
+from orchestrator.measurement.race import RACES as KINDS
+from orchestrator.measurement.race import Field, Race, Run, of_late
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.reader import CandidateRecord, Reader
 from workers.job import Job, Scored
@@ -61,9 +63,17 @@ RACES: list[Any] = [
     Halving(eta=3),
     Halving(eta=4),
     Halving(eta=8),
+    *(
+        OptunaPruner(pruner=name, options=options)
+        for name, options in (
+            ("median", {}),
+            ("percentile", {"percentile": 75.0}),
+            ("successive_halving", {}),
+            ("hyperband", {"min_resource": 32}),
+            ("wilcoxon", {}),
+        )
+    ),
 ]
-#: Candidates of late whose fitness after a block a race is told, as in a campaign.
-NUM_RECENT = 64
 DRAWS = 10_000
 
 
@@ -93,6 +103,9 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("name")
     parser.add_argument("--orders", type=int, default=3, help="orders of the documents to replay")
+    parser.add_argument(
+        "--kinds", nargs="+", default=list(KINDS.addresses), choices=KINDS.addresses
+    )
     parser.add_argument("--test", action="store_true", help="score final candidates on test rows")
     arguments = parser.parse_args()
     reader = Reader(arguments.store)
@@ -100,7 +113,7 @@ def main() -> None:
     born = candidates(reader, arguments.name)
     p_value = against(parts, max(born["search"], key=rank)) if arguments.test else None
     print_header(arguments.name, born, p_value is not None)
-    for race in RACES:
+    for race in [one for one in RACES if KINDS.name_of(type(one)) in arguments.kinds]:
         replays = [
             {
                 role: replay(race, ones, parts.facts.tasks["search"], seed)
@@ -136,21 +149,19 @@ def replay(
     """Lets one role's candidates race."""
     plan = layout(tasks, seed=seed, race=race, reserve=0.0, round_documents=1)
     done = Replay()
-    rungs: dict[int, list[float]] = defaultdict(list)
+    runs: tuple[Run, ...] = ()
     for _, generation in groupby(born, key=lambda one: one.generation):
         best = sorted(done.complete, key=lambda pair: rank(pair[0]), reverse=True)
-        rivals = Field(
-            tuple(standing for _, standing in best[: race.survivors]),
-            tuple(tuple(rungs[block][-NUM_RECENT:]) for block in range(len(rungs))),
-        )
-        reached = [(one, *run(race, one, plan, rivals)) for one in generation]
+        incumbents = tuple(standing for _, standing in best[: race.survivors])
+        reached = [
+            (one, *run(race, one, plan, Field(incumbents, runs, one.number))) for one in generation
+        ]
         for one, standing, fitness in reached:
             done.spent += standing.num_documents
             done.full += plan.num_documents
-            for block, value in enumerate(fitness):
-                rungs[block].append(value)
             if len(fitness) == len(plan.search):
                 done.complete.append((one, standing))
+        runs = of_late([*runs, *(Run(one.number, tuple(fitness)) for one, _, fitness in reached)])
     return done
 
 
@@ -258,7 +269,8 @@ def described(race: Any) -> str:
 def _changed(race: Any) -> Iterator[tuple[str, Any]]:
     for one in dataclasses.fields(race):
         value = getattr(race, one.name)
-        if value != one.default:
+        usual = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+        if value != usual:
             yield one.name, value
 
 

@@ -156,6 +156,9 @@ class TaskFacts:
     prompts: str = ""
     #: A label of each document, such as its right answer: parts of the rows have equal shares.
     strata: tuple[str, ...] = ()
+    #: The task whose order of documents it shares, so that blocks of both are the same documents;
+    #: its own if empty.
+    ordered_as: str = ""
     #: Its factor in the fitness, negative where lower is better.
     weight: float = 1.0
     #: Whether the value is the mean of a number of each document, so that parts can be pooled.

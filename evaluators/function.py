@@ -74,6 +74,7 @@ class Function:
             target.name: TaskFacts(
                 documents=self.documents or 1,
                 rows=hash_json([dict(self.arguments), self.seed, self.documents]),
+                ordered_as=self.targets[0].name,
                 weight=target.weight,
                 is_mean=self.documents is not None,
             )
@@ -161,18 +162,16 @@ class Caller:
         """
         del halvings
         settings, keywords = self._settings, dict(self._keywords)
-        places = None
-        if settings.documents is not None:
-            places = self._places(settings.documents, documents)
-            keywords["documents"] = places
-        answer = self._functions[rows](**self._resident.by_gene, **keywords)
-        return read_answer(answer, settings.targets, None if places is None else len(places))
-
-    def _places(self, num: int, documents: Documents | None) -> tuple[int, ...]:
-        """Returns the documents to score: they are the same for every objective."""
-        if documents is None:
-            return tuple(range(num))
-        return documents[self._settings.targets[0].name]
+        if settings.documents is None:
+            answer = self._functions[rows](**self._resident.by_gene, **keywords)
+            return read_answer(answer, settings.targets)
+        every = tuple(range(settings.documents))
+        asked = documents or {one.name: every for one in settings.targets}
+        places = tuple(sorted({place for ones in asked.values() for place in ones}))
+        answer = self._functions[rows](**self._resident.by_gene, **keywords, documents=places)
+        at = {place: index for index, place in enumerate(places)}
+        wanted = {name: [at[place] for place in ones] for name, ones in asked.items()}
+        return read_answer(answer, settings.targets, len(places), wanted)
 
 
 def _about(rows: Rows, check: Callable[..., Any], *arguments: Any) -> None:

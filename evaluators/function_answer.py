@@ -41,13 +41,19 @@ def check_targets(targets: Sequence[Target]) -> None:
             raise ValueError(f"tasks: {one.name!r} has a weight of {one.weight}, expected a number")
 
 
-def read_answer(answer: Any, targets: Sequence[Target], num: int | None = None) -> Score:
+def read_answer(
+    answer: Any,
+    targets: Sequence[Target],
+    num: int | None = None,
+    wanted: Mapping[str, Sequence[int]] | None = None,
+) -> Score:
     """Returns the score that a function's answer means.
 
     Args:
         answer: A number or a row of numbers; or a mapping of these, with each target's name.
         targets: What counts. An answer that is no mapping is the value of the only one.
         num: How many numbers each row must have; None for any number of them, or a single one.
+        wanted: Target -> the places in its row that its score is made of; None for whole rows.
 
     Raises:
         ValueError: if a number is not finite, or a row has not as many as it must.
@@ -68,11 +74,12 @@ def read_answer(answer: Any, targets: Sequence[Target], num: int | None = None) 
         raise TypeError(
             f"the function returned {_shown(answer)}, expected a mapping with {', '.join(names)}"
         )
-    tasks = {one.name: _task(one, values[one.name], num) for one in targets}
+    places = dict(wanted or {})
+    tasks = {one.name: _task(one, values[one.name], num, places.get(one.name)) for one in targets}
     return Score(fitness=math.fsum(one.weight * one.value for one in tasks.values()), tasks=tasks)
 
 
-def _task(target: Target, value: Any, num: int | None) -> TaskScore:
+def _task(target: Target, value: Any, num: int | None, places: Sequence[int] | None) -> TaskScore:
     row = _row(target.name, value)
     if row is None and num is None:
         number = _number(target.name, value)
@@ -87,6 +94,7 @@ def _task(target: Target, value: Any, num: int | None) -> TaskScore:
             f"the function returned {len(row)} numbers for {target.name!r}, expected "
             f"{'at least one' if num is None else f'one for each of {num} documents'}"
         )
+    row = row if places is None else [row[place] for place in places]
     mean, error = mean_and_error(row)
     return TaskScore(
         value=mean,

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from cluster.resources import Cluster, share
 from evaluators.base import EvaluatorFacts, TaskFacts
 from evaluators.digest import hash_json
 from orchestrator import config, matching
-from orchestrator.algorithms.base import check_genes, check_objectives
+from orchestrator.algorithms.base import check_genes, check_objectives, remarks_on_objectives
 from orchestrator.campaign.state import Branch, Campaign, Limits, Rules
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.regime import Regime
 from orchestrator.objectives import Judge, weighted_judge
 from orchestrator.settings import CampaignSettings
+from orchestrator.spaces import gene_records
 from orchestrator.spaces.base import Space, as_measuring
 from workers.job import Job
 from workers.run import WorkerSettings
@@ -129,8 +130,7 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
         stagnation=settings.budget.stagnation,
     )
     judge = judge_of(settings, space, facts)
-    with about("search"):
-        check_objectives(settings.search, [goal.name for goal in judge.goals])
+    facts = _with_remarks(settings, judge, facts)
     campaign = Campaign(
         space=space,
         algorithm=settings.search,
@@ -144,6 +144,17 @@ def assemble(settings: CampaignSettings, history: Sequence[Mapping[str, Any]] = 
         history=tuple(_branch(settings, one) for one in history),
     )
     return Parts(settings, space, campaign, facts, _search_settings(settings, space, facts))
+
+
+def _with_remarks(
+    settings: CampaignSettings, judge: Judge, facts: EvaluatorFacts
+) -> EvaluatorFacts:
+    """Warns of objectives that are without effect on the search; refuses what it cannot use."""
+    names = [goal.name for goal in judge.goals]
+    with about("search"):
+        check_objectives(settings.search, names)
+    remarks = remarks_on_objectives(settings.search, judge.kind, names)
+    return replace(facts, warnings=(*facts.warnings, *remarks))
 
 
 def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:
@@ -235,7 +246,10 @@ def changed_measure(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 def _changed(stored: Mapping[str, Any], now: Mapping[str, Any], but: Sequence[str]) -> list[str]:
     keys = (set(now) & set(stored)) - set(but)
     before = _filled(stored)
-    return differences({key: before[key] for key in keys}, {key: now[key] for key in keys})
+    lines = differences({key: before[key] for key in keys}, {key: now[key] for key in keys})
+    if lines or "genes" not in stored or "genes" not in now:
+        return lines
+    return gene_records.changes(stored["genes"], now["genes"])  # another version may make others
 
 
 def _filled(stored: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ point takes a mapping with `kind`, a registered name or an address `package.modu
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -261,6 +262,7 @@ def schema() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _schema_of(cls: type, kind: str | None = None) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
     docs = _docs(cls)
@@ -361,18 +363,25 @@ def _is_required(one: dataclasses.Field[Any]) -> bool:
 def _docs(cls: type) -> dict[str, str]:
     """Returns the `#:` comment above each field of a settings class, inherited ones first."""
     bases = [one for one in reversed(cls.__mro__) if dataclasses.is_dataclass(one)]
-    found: dict[str, str] = {}
+    found = {name: text for one in bases for name, text in _own_docs(one)}
+    return {name: text for name, text in found.items() if text}
+
+
+@functools.cache
+def _own_docs(cls: type) -> tuple[tuple[str, str], ...]:
+    """Returns the names that a class's own lines begin with, and the comment above each."""
+    found: list[tuple[str, str]] = []
     comment: list[str] = []
-    for line in "\n".join(inspect.getsource(one) for one in bases).splitlines():
+    for line in inspect.getsource(cls).splitlines():
         stripped = line.strip()
         if stripped.startswith("#:"):
             comment.append(stripped.removeprefix("#:").strip())
         elif field := re.match(r"(\w+):", stripped):
-            found[field.group(1)] = " ".join(comment)
+            found.append((field.group(1), " ".join(comment)))
             comment = []
         else:
             comment = []
-    return {name: text for name, text in found.items() if text}
+    return tuple(found)
 
 
 def _gravity(complaint: Mapping[str, Any]) -> tuple[bool, int, bool]:

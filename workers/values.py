@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from evaluators.base import Subject, Values
-from evaluators.digest import hash_text
-from workers.recipe import Recipe
+from workers.recipe import Recipe, Written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValuesRecipe:
+class ValuesRecipe(Written):
     """What each gene says; genes that are dormant are left out."""
 
     #: Gene -> its value: a number, a choice, on or off, or a row of these.
     values: Mapping[str, Any]
+    _text: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def models(self) -> tuple[str, ...]:
         """There is nothing to read."""
         return ()
-
-    def digest(self) -> str:
-        """Returns a hash of all values."""
-        return hash_text(self.text())
-
-    def text(self) -> str:
-        """Returns the recipe as JSON, always in the same order."""
-        return json.dumps(self.as_dict(), sort_keys=True)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold."""

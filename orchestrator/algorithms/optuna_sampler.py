@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge
 
+from orchestrator import optuna_library
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, comparable, ranked
 from orchestrator.spaces.genes import (
     Bit,
@@ -118,7 +119,7 @@ class OptunaSampler:
     def _suggested(
         self, genes: Genes, memory: Memory, rng: np.random.Generator, num: int
     ) -> list[Proposal]:
-        optuna = _optuna()
+        optuna = optuna_library.load()
         members = sorted(memory.members, key=lambda one: one.number)
         values = _values(members)
         sampler = self._sampler(genes, int(rng.integers(2**31)))
@@ -157,20 +158,8 @@ class OptunaSampler:
             raise ValueError(f"options: Optuna's {cls.__name__} says: {error}") from error
 
 
-@functools.cache
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise ValueError(
-            "kind: 'optuna' needs the package optuna; install shoal[optuna]"
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
-
-
 def _sampler_class(name: str) -> type[BaseSampler]:
-    samplers = _optuna().samplers
+    samplers = optuna_library.load().samplers
     known = {_plain(one): one for one in dir(samplers) if one.endswith(_SUFFIX)}
     known = {one: cls for one, cls in known.items() if not cls.startswith("Base")}
     if _plain(name) not in known:
@@ -221,7 +210,7 @@ def _trial(
         keys: list[Any] = [(place + 0.5) / len(places) for place in places]
         params.update(zip(made, keys or [value], strict=True))
         distributions.update(made)
-    frozen: FrozenTrial = _optuna().trial.create_trial(
+    frozen: FrozenTrial = optuna_library.load().trial.create_trial(
         values=list(values), params=params, distributions=distributions, system_attrs=marks
     )
     return frozen
@@ -253,7 +242,7 @@ def _drawn(gene: Gene, trial: Trial) -> Sequence[float]:
 
 @functools.lru_cache(maxsize=4096)
 def _made(kind: str, *what: Any) -> BaseDistribution:
-    made: BaseDistribution = getattr(_optuna().distributions, kind)(*what)
+    made: BaseDistribution = getattr(optuna_library.load().distributions, kind)(*what)
     return made
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, as_asynchronous
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.campaign import answers, descent, measuring, stopping
+from orchestrator.campaign import answers, descent, judging, measuring, stopping
 from orchestrator.campaign.state import Branch, Campaign, Candidate, Role, Rules, State, Step
 from orchestrator.measurement.measured import Measured
 from orchestrator.spaces.genes import Genome
@@ -25,14 +25,19 @@ def go_on(campaign: Campaign, step: Step) -> Step:
     state = step.state
     if _lacks_references(campaign, state):
         return step if state.open else replace(step, state=replace(state, stop="failures"))
-    algorithm = campaign.branch(state.proposed + 1).rules.algorithm
-    if as_asynchronous(algorithm) is not None and state.generation > 0:
-        if not measuring.references_known(campaign.judge, state):
-            return step
-        before = campaign.branch(state.proposed).rules.algorithm
-        waits = as_asynchronous(before) is None and not _generation_ended(campaign, state)
-        return step if waits else _keep_busy(campaign, step)
-    return _next_generation(campaign, step) if _generation_ended(campaign, state) else step
+    waited, waits = (
+        as_asynchronous(campaign.branch(number).rules.algorithm) is None
+        for number in (state.proposed, state.proposed + 1)
+    )
+    if state.generation == 0 or (waited and waits):
+        return _next_generation(campaign, step) if _generation_ended(campaign, state) else step
+    if not judging.references_known(campaign.judge, state):
+        return step
+    # Where a fork has changed from one to the other, what its ancestor had begun ends as it would
+    # have there: estimates rest on what was learned before.
+    if waited == waits or _generation_ended(campaign, state):
+        return _next_generation(campaign, step) if waits else _keep_busy(campaign, step)
+    return step if waited else _keep_busy(campaign, step)
 
 
 def _generation_ended(campaign: Campaign, state: State) -> bool:
@@ -65,7 +70,7 @@ def _is_needed(campaign: Campaign, id_: str) -> bool:
 
 def _lacks_references(campaign: Campaign, state: State) -> bool:
     """Whether a reference that constraints refer to failed for good, so that nobody is judged."""
-    if measuring.references_known(campaign.judge, state) or state.generation == 0:
+    if judging.references_known(campaign.judge, state) or state.generation == 0:
         return False
     return not any(_is_needed(campaign, id_) for id_, _ in state.open)
 
@@ -73,7 +78,7 @@ def _lacks_references(campaign: Campaign, state: State) -> bool:
 def _look_at_progress(campaign: Campaign, state: State) -> State:
     """Ends the search if it has found enough, or nothing more for long.
 
-    What a fork has from its ancestors was proposed whatever had been found.
+    What a fork has from its ancestors was proposed, and is told, whatever had been found.
     """
     limits, ours = campaign.limits, _LETTERS["search"]
     if (limits.target is None and limits.stagnation is None) or state.generation == 0:
@@ -85,13 +90,21 @@ def _look_at_progress(campaign: Campaign, state: State) -> State:
     by = limits.stagnation.by if limits.stagnation is not None else 0.0
     last = stopping.advanced(state.progress, best, by=by, **so_far)
     state = replace(state, progress=last)
-    if campaign.history and state.proposed < campaign.history[-1].until:
+    if campaign.history and _is_ancestral(state, campaign.history[-1].until):
         return state
     if stopping.has_reached(best, limits.target):
         return replace(state, stop="target")
     if stopping.has_stagnated(last, limits.stagnation, **so_far):
         return replace(state, stop="stagnation")
     return state
+
+
+def _is_ancestral(state: State, until: int) -> bool:
+    """Whether not all candidates up to this have been proposed and have ended."""
+    return state.proposed < until or any(
+        rows == "search" and id_[0] == _LETTERS["search"] and state.candidates[id_].number <= until
+        for id_, rows in state.open
+    )
 
 
 def _tell(campaign: Campaign, state: State) -> State:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from evaluators.base import Rows, Score
-from orchestrator.campaign import measuring
+from orchestrator.campaign import aggregation, judging, measuring
 from orchestrator.campaign.state import Best, Campaign, Candidate, Key, Phase, Role, State, Step
 from workers.job import Failed, Job, Outcome, Scored
 
@@ -29,7 +29,13 @@ def go_on(campaign: Campaign, step: Step) -> Step:
     """Moves to the next phase, and the next, until there is something to measure."""
     state = step.state
     if state.phase == "search":
-        state = measuring.apply_fresh(state)
+        last = aggregation.begin(campaign, measuring.apply_fresh(state))
+        state = last.state
+        step = replace(
+            step,
+            candidates=[*step.candidates, *last.candidates],
+            jobs=[*step.jobs, *last.jobs],
+        )
     while not state.open and state.phase != "done":
         state = replace(state, phase=_FOLLOWING[state.phase])
         state, jobs = _enter(campaign, state)
@@ -84,7 +90,7 @@ def book_completion(campaign: Campaign, state: State, outcome: Outcome) -> Step:
         return Step(state)
     state = _with_block(campaign, state, id_, outcome.block, outcome.score)
     candidate = _top(state, id_).candidate
-    measured = measuring.worth(campaign, state, candidate, state.standings[id_])
+    measured = judging.worth(campaign, state, candidate, state.standings[id_])
     state, job = _completion(campaign, state, candidate)
     if job is None:
         return Step(replace(state, completing=state.completing - {id_}), measured=measured)
@@ -111,7 +117,7 @@ def _with_block(campaign: Campaign, state: State, id_: str, block: int, score: S
         ahead=ahead,
         documents_spent=state.documents_spent + score.num_documents,
     )
-    measured = measuring.worth(campaign, state, _top(state, id_).candidate, standing)
+    measured = judging.worth(campaign, state, _top(state, id_).candidate, standing)
     if measured.fidelity < 1:
         return state
     return replace(state, completed={**state.completed, id_: measured})

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.campaign import breeding, finals, measuring
+from orchestrator.campaign import breeding, finals, judging, measuring
 from orchestrator.campaign.state import (
     Campaign,
     Candidate,
@@ -165,7 +165,7 @@ def _book(campaign: Campaign, state: State, job: Job, outcome: Outcome) -> Step:
     state, measured, following = measuring.take_part(campaign, state, job, outcome)
     if following is None:
         state = _end(campaign, state, outcome.candidate, measured)
-        state, judged = measuring.judge_waiting(campaign, state)
+        state, judged = judging.judge_waiting(campaign, state)
         return Step(state, measured=state.ended[outcome.candidate], judged=judged)
     opened = {**state.open, (following.candidate, following.rows): following}
     return Step(replace(state, open=opened), jobs=[following], measured=measured, final=False)
@@ -184,7 +184,7 @@ def _end(campaign: Campaign, state: State, id_: str, measured: Measured | None) 
         documents_full=state.documents_full + full,
     )
     if measured is not None:
-        state = measuring.note_top(state, state.candidates[id_], measured)
+        state = judging.note_top(state, state.candidates[id_], measured)
     num_ended = state.num_scored + state.num_failed
     too_many = state.num_failed > campaign.limits.max_failure_fraction * num_ended
     if num_ended >= campaign.limits.min_ended and too_many:

@@ -6,26 +6,20 @@ outcomes of a generation come changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from evaluators.pooling import pool
 from orchestrator.algorithms.base import Evaluated
-from orchestrator.campaign import answers
-from orchestrator.campaign.state import Best, Campaign, Candidate, Key, Role, State
+from orchestrator.campaign import answers, judging
+from orchestrator.campaign.state import Campaign, Candidate, Key, Role, State
 from orchestrator.measurement.measured import Measured, Standing
-from orchestrator.measurement.race import Field
-from orchestrator.objectives import Judge, Values
-from orchestrator.spaces.base import as_measuring
+from orchestrator.measurement.race import Field, Run, of_late
 from workers.job import Job, Scored
 
 #: Roles whose candidates race, each against the best of its own: budgets are spent alike.
 RACING: tuple[Role, ...] = ("search", "control")
-#: How many of the best of a role are remembered.
-NUM_TOPS = 16
-#: Candidates of late whose fitness after each block is remembered.
-_NUM_RECENT = 64
 
 
 def first_job(campaign: Campaign, state: State, candidate: Candidate) -> Job:
@@ -63,86 +57,13 @@ def take_part(
     left = None if estimated else following(campaign, job)
     if left is not None and not _goes_on(campaign, state, job, standing):
         left, measured = None, replace(measured, stopped=True)
-    if campaign.judge is not None:
-        candidate = state.candidates[id_]
-        values = _values(campaign, candidate, standing, measured)
-        measured = _judged(campaign.judge, state, standing, measured, values)
-        if left is None:
-            state = _note_values(campaign.judge, state, id_, values)
+    measured, values = judging.judged(campaign, state, state.candidates[id_], standing, measured)
+    if left is None:
+        state = judging.note_values(campaign.judge, state, id_, values)
     if regime.keeps_standings or answers.are_needed(campaign, id_):
         state = replace(state, standings={**state.standings, id_: standing})
     spent = state.documents_spent + outcome.score.num_documents
     return replace(state, documents_spent=spent), measured, left
-
-
-def worth(campaign: Campaign, state: State, candidate: Candidate, standing: Standing) -> Measured:
-    """Returns what a candidate is worth by all that it was measured on."""
-    measured = campaign.regime.measured(standing)
-    if campaign.judge is None:
-        return measured
-    values = _values(campaign, candidate, standing, measured)
-    return _judged(campaign.judge, state, standing, measured, values)
-
-
-def _values(
-    campaign: Campaign, candidate: Candidate, standing: Standing, measured: Measured
-) -> Values:
-    """Returns the values of a candidate's tasks, estimated or as they were scored, and measures."""
-    judge = campaign.judge
-    assert judge is not None
-    if measured.values:  # an estimator's
-        values = dict(zip(judge.tasks, measured.values, strict=True))
-    else:
-        values = {name: one.value for name, one in standing.pooled().tasks.items()}
-    if judge.takes_measures:
-        space = as_measuring(campaign.space)
-        assert space is not None, "a judge takes only measures that there are"
-        values |= space.measures(candidate.recipe)
-    return values
-
-
-def _judged(
-    judge: Judge, state: State, standing: Standing, measured: Measured, values: Values
-) -> Measured:
-    whole = measured.values == ()  # of an estimate the tasks' errors are not known
-    errors = {name: one.stderr for name, one in standing.pooled().tasks.items()} if whole else {}
-    anchors = state.anchors if references_known(judge, state) else {}
-    return judge.judged(measured, values, anchors, errors)
-
-
-def references_known(judge: Judge | None, state: State) -> bool:
-    """Whether all references that constraints refer to have been measured."""
-    return judge is None or judge.needed <= state.anchors.keys()
-
-
-def _note_values(judge: Judge, state: State, id_: str, values: Values) -> State:
-    """Keeps the values of those that others are judged by, and of those to be judged later."""
-    if not judge.needed or references_known(judge, state):
-        return state
-    kept = {name: values[name] for name in judge.constrained}
-    state = replace(state, unjudged={**state.unjudged, id_: kept})
-    return replace(state, anchors={**state.anchors, id_: kept}) if id_ in judge.needed else state
-
-
-def judge_waiting(campaign: Campaign, state: State) -> tuple[State, Mapping[str, float]]:
-    """Judges what was measured before the references that constraints refer to were known.
-
-    Returns:
-        The state, and by how much each of those breaks the constraints that does.
-    """
-    judge = campaign.judge
-    if judge is None or not state.unjudged or not references_known(judge, state):
-        return state, {}
-    found = {id_: judge.violation(one, state.anchors) for id_, one in state.unjudged.items()}
-    broken = {id_: violation for id_, violation in found.items() if violation > 0}
-    state = replace(state, unjudged={})
-    for id_, violation in broken.items():
-        measured = state.ended[id_]
-        assert measured is not None, "only what was measured is judged"
-        measured = replace(measured, violation=violation)
-        state = replace(state, ended={**state.ended, id_: measured})
-        state = note_top(state, state.candidates[id_], measured)
-    return state, broken
 
 
 def following(campaign: Campaign, job: Job) -> Job | None:
@@ -187,28 +108,16 @@ def _goes_on(campaign: Campaign, state: State, job: Job, standing: Standing) -> 
         return False  # what has been measured must do
     if race is None:
         return True
-    role = state.candidates[job.candidate].role
-    incumbents = tuple(state.standings[id_] for id_ in state.incumbents.get(role, ()))
-    return race.goes_on(standing, Field(incumbents, state.rungs.get(role, ())))
-
-
-def note_top(state: State, candidate: Candidate, measured: Measured) -> State:
-    """Books what a candidate is worth among the best of its role."""
-    known = state.tops.get(candidate.role, ())
-    others = [one for one in known if one.candidate.id != candidate.id]
-    tops = sorted(
-        [*others, Best(candidate=candidate, measured=measured)],
-        key=lambda one: one.rank,
-        reverse=True,
-    )
-    return replace(state, tops={**state.tops, candidate.role: tuple(tops[:NUM_TOPS])})
+    one = state.candidates[job.candidate]
+    incumbents = tuple(state.standings[id_] for id_ in state.incumbents.get(one.role, ()))
+    return race.goes_on(standing, Field(incumbents, state.runs.get(one.role, ()), one.number))
 
 
 def note_fresh(campaign: Campaign, state: State, outcome: Scored) -> tuple[State, Measured]:
     """Books fresh rows of one of the elite: it is then worth its score on all its rows."""
     id_ = outcome.candidate
     standing = state.standings[id_].with_part(("fresh", outcome.block), outcome.score)
-    measured = worth(campaign, state, state.candidates[id_], standing)
+    measured = judging.worth(campaign, state, state.candidates[id_], standing)
     state = replace(
         state,
         standings={**state.standings, id_: standing},
@@ -269,7 +178,7 @@ def apply_fresh(state: State) -> State:
 
     known = [top for tops in state.tops.values() for top in tops if top.candidate.id in new]
     for top in known:
-        state = note_top(state, top.candidate, new[top.candidate.id])
+        state = judging.note_top(state, top.candidate, new[top.candidate.id])
     return replace(state, memory=state.memory.changed(renewed), refreshed={})
 
 
@@ -300,7 +209,7 @@ def renew(campaign: Campaign, state: State, told: Sequence[str]) -> State:
         state = replace(
             state,
             incumbents={role: _incumbents(state, role, regime.race.survivors) for role in RACING},
-            rungs={role: _rungs(state, role, told) for role in RACING},
+            runs={role: _runs(state, role, told) for role in RACING},
         )
     if regime.estimator is not None:
         state = replace(state, bank=_learned(campaign, state, told))
@@ -326,19 +235,17 @@ def _incumbents(state: State, role: Role, num: int) -> tuple[str, ...]:
     return tuple(complete[:num])
 
 
-def _rungs(state: State, role: Role, told: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-    rungs = [list(rung) for rung in state.rungs.get(role, ())]
+def _runs(state: State, role: Role, told: Sequence[str]) -> tuple[Run, ...]:
+    runs = [*state.runs.get(role, ())]
     for id_ in told:
-        measured = state.ended.get(id_)
-        if state.candidates[id_].role != role or (measured is not None and measured.violation):
+        measured, candidate = state.ended.get(id_), state.candidates[id_]
+        if candidate.role != role or (measured is not None and measured.violation):
             continue
         standing = state.standings[id_]
         scores = [score for (rows, _), score in standing.parts.items() if rows == "search"]
-        for block in range(len(scores)):
-            if block == len(rungs):
-                rungs.append([])
-            rungs[block].append(pool(scores[: block + 1]).fitness)
-    return tuple(tuple(rung[-_NUM_RECENT:]) for rung in rungs)
+        fitness = (pool(scores[: block + 1]).fitness for block in range(len(scores)))
+        runs.append(Run(candidate.number, tuple(fitness)))
+    return of_late(runs)
 
 
 def _learned(campaign: Campaign, state: State, told: Sequence[str]) -> Any:

@@ -19,6 +19,7 @@ from orchestrator.campaign.breeding import allowance
 from orchestrator.campaign.state import Best, Campaign, Candidate, State
 from orchestrator.campaign.stopping import Progress
 from orchestrator.measurement.measured import Measured, Standing
+from orchestrator.measurement.race import Run
 from workers.job import Job
 
 
@@ -74,7 +75,10 @@ def dump(campaign: Campaign, state: State) -> dict[str, Any]:
         "completed": {id_: astuple(one) for id_, one in state.completed.items()},
         "ahead": [list(key) for key in state.ahead],
         "incumbents": {role: list(ids) for role, ids in state.incumbents.items()},
-        "rungs": {role: [list(rung) for rung in rungs] for role, rungs in state.rungs.items()},
+        "runs": {
+            role: [[run.number, list(run.fitness)] for run in runs]
+            for role, runs in state.runs.items()
+        },
         "refreshed": {id_: astuple(one) for id_, one in state.refreshed.items()},
         "anchors": {id_: dict(values) for id_, values in state.anchors.items()},
         "unjudged": {id_: dict(values) for id_, values in state.unjudged.items()},
@@ -176,7 +180,10 @@ def restore(
         sampled={id_: _documents(one) for id_, one in data["sampled"].items()},
         broken=frozenset(data["broken"]),
         incumbents={role: tuple(ids) for role, ids in data["incumbents"].items()},
-        rungs={role: tuple(tuple(rung) for rung in rungs) for role, rungs in data["rungs"].items()},
+        runs={
+            role: tuple(Run(number, tuple(fitness)) for number, fitness in runs)
+            for role, runs in data["runs"].items()
+        },
         refreshed={id_: _measured(one) for id_, one in data["refreshed"].items()},
         anchors=data["anchors"],
         unjudged=data["unjudged"],

@@ -10,6 +10,7 @@ from evaluators.base import Documents, Rows, Score
 from orchestrator.algorithms.base import Algorithm, Memory
 from orchestrator.campaign.stopping import Progress, Stagnation
 from orchestrator.measurement.measured import Measured, Standing
+from orchestrator.measurement.race import Run
 from orchestrator.measurement.regime import Regime
 from orchestrator.objectives import Judge, Values
 from orchestrator.spaces.base import Space
@@ -185,8 +186,8 @@ class State:
     broken: frozenset[str] = frozenset()
     #: Whom candidates of a role race against, the best first, until the algorithm is told again.
     incumbents: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
-    #: For each role and block, the fitness after it of recent candidates, by age.
-    rungs: Mapping[Role, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    #: For each role, how far candidates of late came in a race, by age.
+    runs: Mapping[Role, tuple[Run, ...]] = field(default_factory=dict)
     #: Reference -> its values that constraints refer to, once it has been measured.
     anchors: Mapping[str, Values] = field(default_factory=dict)
     #: What had been measured before all of these were known: its values, until it is judged.

@@ -39,7 +39,7 @@ class Halving:
     def goes_on(self, standing: Standing, field: Field) -> bool:
         """Whether it is among the best at its block."""
         scores = [score for (rows, _), score in standing.parts.items() if rows == "search"]
-        rung = field.rungs[len(scores) - 1] if len(scores) <= len(field.rungs) else ()
+        rung = field.rung(len(scores) - 1)
         if len(rung) < self.least:
             return True
         last = sorted(rung, reverse=True)[max(1, int(len(rung) / self.eta)) - 1]

@@ -2,7 +2,8 @@
 
 Each task's documents are put into an order in which every beginning is a fair sample of all of
 them; blocks are stretches of it. The order of a task depends on the campaign's seed and the
-task's name alone, so that another task beside it moves none of its documents.
+task's name alone, so that another task beside it moves none of its documents; only where one call
+scores a document for several objectives do these share an order.
 """
 
 from __future__ import annotations
@@ -127,10 +128,11 @@ def _order(name: str, facts: TaskFacts, seed: int) -> tuple[int, ...]:
     if not facts.is_mean:
         raise ValueError(
             f"task {name!r}: its value is no mean of one number a document, so that parts of its "
-            "rows cannot be put together; choose a metric such as acc, or leave out racing, "
-            "refresh and estimator"
+            "rows cannot be put together; choose a metric such as acc (of a function: say how many "
+            "'documents' it can score), or leave out racing, refresh and estimator"
         )
-    return stratified_order(facts.strata or ("",) * facts.documents, seed, name)
+    strata = facts.strata or ("",) * facts.documents
+    return stratified_order(strata, seed, facts.ordered_as or name)
 
 
 def _check(name: str, num_search: int, num_fresh: int, first_block: int, in_round: int) -> None:

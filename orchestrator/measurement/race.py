@@ -7,6 +7,8 @@ says whether the candidate goes on.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,8 +22,21 @@ RACES = Registry(
         "hoeffding": "orchestrator.measurement.paired_races:Hoeffding",
         "bernstein": "orchestrator.measurement.paired_races:Bernstein",
         "halving": "orchestrator.measurement.halving:Halving",
+        "optuna": "orchestrator.measurement.optuna_pruner:OptunaPruner",
     },
 )
+#: Of those that came as far, how many of late are remembered.
+NUM_RECENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How far a candidate of late came."""
+
+    #: The candidate's number.
+    number: int
+    #: Its fitness after each block that it was measured on.
+    fitness: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +45,15 @@ class Field:
 
     #: Candidates that were measured on all search rows, the best first; at most `survivors`.
     incumbents: tuple[Standing, ...] = ()
-    #: For each block, the fitness after it of recent candidates (stopped ones, too), by age.
-    rungs: tuple[tuple[float, ...], ...] = ()
+    #: Candidates of late, stopped ones, too, by age.
+    runs: tuple[Run, ...] = ()
+    #: Number of the candidate that races, for races that do not treat all alike.
+    number: int = 0
+
+    def rung(self, block: int) -> list[float]:
+        """Returns the fitness that candidates of late had after a block, by age."""
+        came_as_far = [run.fitness[block] for run in self.runs if len(run.fitness) > block]
+        return came_as_far[-NUM_RECENT:]
 
 
 class Race(Protocol):
@@ -55,3 +77,14 @@ class Race(Protocol):
     def goes_on(self, standing: Standing, field: Field) -> bool:
         """Says after a block whether a candidate is measured on the next one."""
         ...
+
+
+def of_late(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Returns the runs, by age, without those that enough younger ones came as far as."""
+    younger: Counter[int] = Counter()  # than the one at hand: how many had a block
+    kept = []
+    for run in reversed(runs):
+        if younger[len(run.fitness)] < NUM_RECENT:
+            kept.append(run)
+        younger.update(range(1, len(run.fitness) + 1))
+    return tuple(reversed(kept))

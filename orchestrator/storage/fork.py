@@ -175,9 +175,9 @@ def _outcomes(connection: Connection, point: ForkPoint, ids: Any) -> list[_Entry
     """Returns the attempts that the fork has in common with its ancestor.
 
     That is all that had come when the last common generation ended. Of what came later, which
-    belongs to what the fork may not do, only what says all by itself: references and controls
-    that took longer, measured on all rows at once. The rest is measured again, or found in the
-    cache.
+    belongs to what the fork may not do, only what says all by itself: references that took longer,
+    and controls that were measured on all rows at once. The rest is measured again, or found in
+    the cache.
     """
     query = select(attempt).where(
         attempt.c.campaign == point.ancestor,
@@ -204,6 +204,8 @@ def _end_of(rows: Sequence[Mapping[str, Any]]) -> int:
 
 def _says_all(row: Mapping[str, Any]) -> bool:
     """Whether an outcome depends on nothing but its candidate."""
+    if row["rows"] == "search" and row["candidate"][0] == "r":
+        return True  # no race stops it, and violations that were recorded refer to it
     if row["rows"] != "search" or row["block"]:
         return False
     return row["state"] == "failed" or bool(

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from orchestrator.algorithms import optuna_sampler
+from orchestrator import optuna_library
 from orchestrator.algorithms.base import Evaluated, Memory
 from orchestrator.algorithms.optuna_sampler import OptunaSampler
 from orchestrator.spaces.genes import (
@@ -114,7 +114,7 @@ def test_unknown_samplers_and_options_are_refused_in_so_many_words():
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    optuna_sampler._optuna.cache_clear()
+    optuna_library.load.cache_clear()
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"install shoal\[optuna\]"):
         OptunaSampler().check(MIXED)

@@ -19,7 +19,7 @@ from orchestrator.measurement.paired_races import (
     last_survivors,
     leads_of,
 )
-from orchestrator.measurement.race import RACES, Field
+from orchestrator.measurement.race import RACES, Field, Run
 
 
 def score(weight=1.0, **tasks) -> Score:
@@ -197,8 +197,10 @@ def test_a_margin_stops_what_can_hardly_gain_anything():
 
 def test_halving_asks_for_enough_that_have_come_as_far():
     mine, rung = standing(answers(4, 8)), (0.9, 0.8, 0.7, 0.4, 0.3, 0.2, 0.1)
+    seven = tuple(Run(at, (one,)) for at, one in enumerate(rung))
+    eight = (*seven, Run(8, (0.0,)))
     race = Halving(eta=2, survivors=1)
-    assert race.goes_on(mine, Field((), (rung,)))
-    assert race.goes_on(mine, Field((), ((*rung, 0.0),)))
-    assert not race.goes_on(standing(answers(3, 8)), Field((), ((*rung, 0.0),)))
-    assert race.goes_on(standing(answers(0, 8), answers(0, 8)), Field((), ((*rung, 0.0),)))
+    assert race.goes_on(mine, Field((), seven))
+    assert race.goes_on(mine, Field((), eight))
+    assert not race.goes_on(standing(answers(3, 8)), Field((), eight))
+    assert race.goes_on(standing(answers(0, 8), answers(0, 8)), Field((), eight))

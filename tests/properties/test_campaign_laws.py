@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.algorithms.base import ALGORITHMS, Algorithm, Memory
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.algorithms.nsga2 import Nsga2
+from orchestrator.algorithms.nsga3 import Nsga3
 from orchestrator.campaign import fold as campaigns
 from orchestrator.campaign import snapshot
 from orchestrator.campaign.fold import abandon, handle, start
@@ -222,7 +224,7 @@ def limits(draw: st.DrawFn) -> Limits:
 
 
 #: Algorithms whose children depend on all that they were told, each in another way.
-OTHERS = ("nsga2", "map_elites", "cycle_qd", "natural_niches")
+OTHERS = ("nsga2", "nsga3", "map_elites", "cycle_qd", "natural_niches")
 regime = cache(fake_regime)
 
 
@@ -254,7 +256,9 @@ def allowed(plan: dict) -> dict:
     return {**plan, "regime": regime("all rows")} if by_documents and estimates else plan
 
 
-steady = st.builds(Genetic, population_size=st.integers(2, 6), mode=st.just("async"))
+steady = st.sampled_from([Genetic, Nsga2, Nsga3]).flatmap(
+    lambda kind: st.builds(kind, population_size=st.integers(2, 6), mode=st.just("async"))
+)
 
 
 @st.composite
@@ -1095,6 +1099,7 @@ def own_history(record: Record, generation: int) -> tuple[list[Entry], int]:
 def test_a_fork_proposes_its_ancestors_candidates_and_goes_on_by_its_own_rules(
     fake_space, answers, old, new, luck, order, chosen
 ):
+    assume(may_follow(old, new))
     ancestor = Campaign(space=fake_space(), **old)
     record = go_on(ancestor, begun(ancestor), answers(luck), order)
     generation = min(chosen, record.state.generation)
@@ -1144,6 +1149,7 @@ def test_any_fork_of_any_moment_has_the_candidates_so_far_and_meets_its_budget(
     fake_space, answers, old, new, luck, order, num
 ):
     """Forked where it is, with candidates still open: as an asynchronous campaign is."""
+    assume(may_follow(old, new))
     ancestor = Campaign(space=fake_space(), **{**old, "limits": Limits(evaluations=12)})
     record = go_on(ancestor, begun(ancestor), answers(luck), order, num)
     entries, until = own_history(record, record.state.generation)
@@ -1159,6 +1165,72 @@ def test_any_fork_of_any_moment_has_the_candidates_so_far_and_meets_its_budget(
     go_on(fork, found, answers(luck), order)
     assert (found.state.phase, found.state.proposed) == ("done", until + 9)
     assert replay(fork, found.entries).state == found.state
+
+
+def may_follow(old: dict, new: dict) -> bool:
+    """Whether a search may go on with what another one measured, as it measured it."""
+    return allowed({**new, "regime": old["regime"]})["regime"] == old["regime"]
+
+
+def fork_of(ancestor: Campaign, until: int, new: dict) -> Campaign:
+    """A fork by rules of its own, which aims at what its ancestor does."""
+    rules = Rules(algorithm=ancestor.algorithm, seed=ancestor.seed, control=ancestor.control)
+    same = {name: getattr(ancestor, name) for name in ("regime", "kinds", "judge")}
+    history = (*ancestor.history, Branch(until=until, rules=rules))
+    return Campaign(space=ancestor.space, **{**new, **same}, history=history)
+
+
+def violations(campaign: Campaign, entries: Sequence[Entry]) -> dict[object, float]:
+    """By how much constraints are broken, as is recorded of outcomes, and of candidates later."""
+    found, state = {}, start(campaign).state
+    for entry in entries:
+        step = campaigns.replay(campaign, state, entry)
+        if isinstance(entry, Recorded) and step.measured is not None:
+            found[block_of(entry.outcome)] = step.measured.violation
+        found, state = {**found, **step.judged}, step.state
+    return found
+
+
+@FEW
+@given(
+    old=aiming_plans(algorithms() | steady), new=aiming_plans(algorithms() | steady),
+    luck=LUCK, order=ORDERS, num=st.integers(0, 40),
+)  # fmt: skip
+def test_with_aims_a_fork_of_any_moment_judges_as_its_ancestor_did_and_goes_on_to_its_end(
+    fake_space, answers, old, new, luck, order, num
+):
+    assume(may_follow(old, new))
+    ancestor = Campaign(space=fake_space(), **{**old, "limits": Limits(evaluations=12)})
+    record = go_on(ancestor, begun(ancestor), answers(luck), order, num)
+    entries, until = own_history(record, record.state.generation)
+    limits = replace(new["limits"], generations=None, evaluations=until + 9)
+    fork = fork_of(ancestor, until, {**new, "limits": limits})
+    found = replay(fork, entries)
+    assert {id_: found.known.get(id_) for id_ in record.known} == record.known
+    known = violations(ancestor, record.entries)
+    assert violations(fork, entries).items() <= known.items()
+    assert restored(fork, found) == found.state
+
+    go_on(fork, found, answers(luck), order)
+    assert found.state.phase == "done"
+    if found.state.stop is None:
+        assert found.state.proposed == until + 9
+    assert replay(fork, found.entries).state == found.state
+
+
+@FEW
+@given(plan=aiming_plans(algorithms()), luck=LUCK, order=ORDERS, chosen=st.integers(0, 3))
+def test_with_aims_a_fork_that_changes_nothing_is_its_ancestors_search(
+    fake_space, answers, plan, luck, order, chosen
+):
+    limits = replace(plan["limits"], generations=3, evaluations=None)
+    ancestor = Campaign(space=fake_space(), **{**plan, "limits": limits})
+    whole = go_on(ancestor, begun(ancestor), answers(luck), order)
+    entries, until = own_history(whole, min(chosen, whole.state.generation))
+    fork = fork_of(ancestor, until, {**plan, "limits": limits})
+    found = go_on(fork, replay(fork, entries), answers(luck), order)
+    assert found.known == whole.known
+    assert (found.state.stop, found.state.winner) == (whole.state.stop, whole.state.winner)
 
 
 @given(plan=plans(), new=steady_plans(), order=ORDERS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -15,10 +17,24 @@ from evaluators.base import Score, TaskFacts, TaskScore
 from orchestrator.measurement.halving import Halving
 from orchestrator.measurement.layout import layout
 from orchestrator.measurement.measured import Standing
+from orchestrator.measurement.optuna_pruner import OptunaPruner
 from orchestrator.measurement.paired_races import Bernstein, Hoeffding, PairedT
-from orchestrator.measurement.race import RACES, Field
+from orchestrator.measurement.race import NUM_RECENT, RACES, Field, Run, of_late
 
-KINDS = [RACES.load(name) for name in RACES.addresses]
+
+def pruner(name: str, **options):
+    """A race by one of Optuna's pruners."""
+    return pytest.param(partial(OptunaPruner, pruner=name, options=options), id=f"optuna-{name}")
+
+
+#: Those that compare a candidate with others, and so must stop who loses to all of them.
+RIVALS = [
+    *(pytest.param(RACES.load(name), id=name) for name in RACES.addresses),
+    pruner("successive_halving"),
+    pruner("hyperband", max_resource=9),
+    pruner("wilcoxon", n_startup_steps=14),  # below that its test counts permutations
+]
+KINDS = [*RIVALS, pruner("patient", wrapped_pruner="median", patience=0)]
 PAIRED = [PairedT, Hoeffding, Bernstein]
 
 
@@ -69,11 +85,16 @@ def models(draw, num, values=VALUES):
     return blocks, weights
 
 
+def runs(fitness: Sequence[float], num_blocks: int) -> tuple[Run, ...]:
+    """Candidates of late, each of the same fitness after every block."""
+    return tuple(Run(at, (one,) * num_blocks) for at, one in enumerate(fitness, 1))
+
+
 def first(whole: Standing, num: int) -> Standing:
     return Standing(dict(list(whole.parts.items())[:num]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, pruner("threshold", lower=1e9)])
 @given(models(3), st.data())
 def test_who_loses_no_document_to_the_last_survivor_goes_on(kind, models, data):
     (*rivals, _), weights = models
@@ -97,13 +118,13 @@ def test_who_loses_no_document_to_the_last_survivor_goes_on(kind, models, data):
             for part, one in last.parts.items()
         }
     )
-    hopes = tuple((1e6,) * 20 for _ in last.parts)  # all of late were better
+    hopes = runs([1e6] * 20, len(last.parts))  # all of late were better
     race = kind(survivors=2)
     for num in range(1, len(last.parts)):
         assert race.goes_on(first(better, num), Field(tuple(incumbents), hopes))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", RIVALS)
 @given(st.integers(100, 300), st.floats(1, 2.5), WEIGHTS, st.booleans())
 def test_who_loses_everywhere_is_stopped_before_the_end(kind, num, growth, weight, two):
     names = ["one", "two"] if two else ["one"]
@@ -117,8 +138,8 @@ def test_who_loses_everywhere_is_stopped_before_the_end(kind, num, growth, weigh
         blocks = [{name: [value] * len(b[name]) for name in names} for b in plan.search]
         return standing(blocks, weights)
 
-    rungs = tuple((weight * good * len(names),) * 20 for _ in plan.search)
-    lost, rivals = of(bad), Field((of(good),), rungs)
+    others = runs([weight * good * len(names)] * 20, len(plan.search))
+    lost, rivals = of(bad), Field((of(good),), others)
     verdicts = [race.goes_on(first(lost, at), rivals) for at in range(1, len(plan.search))]
     assert not all(verdicts)
 
@@ -129,7 +150,7 @@ def test_a_verdict_does_not_depend_on_the_order_of_anything(kind, models, order,
     (candidate, *rivals), weights = models
     incumbents = [standing(one, weights) for one in rivals]
     race, mine = _strict(kind, survivors=2), standing(candidate, weights)
-    rungs = tuple((0.0, 1.0, 2.0, 3.0) for _ in candidate)
+    late = runs([0.0, 1.0, 2.0, 3.0], len(candidate))
 
     def shuffled(one: Standing) -> Standing:
         parts = list(one.parts.items())
@@ -146,9 +167,8 @@ def test_a_verdict_does_not_depend_on_the_order_of_anything(kind, models, order,
     others = tuple(shuffled(incumbents[at]) for at in order)
     for num in range(1, len(candidate)):
         seen = first(mine, num)
-        turned = tuple(rung[::-1] for rung in rungs)
-        assert race.goes_on(seen, Field(tuple(incumbents), rungs)) == race.goes_on(
-            shuffled(seen), Field(others, turned)
+        assert race.goes_on(seen, Field(tuple(incumbents), late, 7)) == race.goes_on(
+            shuffled(seen), Field(others, late[::-1], 7)
         )
 
 
@@ -161,10 +181,10 @@ def test_a_verdict_does_not_depend_on_the_scale_of_the_fitness(kind, models, sca
     def verdicts(factor):
         scaled = {name: factor * weight for name, weight in weights.items()}
         incumbents = tuple(standing(one, scaled) for one in rivals)
-        rungs = tuple(tuple(factor * one for one in (0.0, 1.0, 2.0)) for _ in candidate)
+        late = runs([factor * one for one in (0.0, 1.0, 2.0)], len(candidate))
         mine = standing(candidate, scaled)
         seen = [first(mine, num) for num in range(1, len(candidate))]
-        return [race.goes_on(one, Field(incumbents, rungs)) for one in seen]
+        return [race.goes_on(one, Field(incumbents, late)) for one in seen]
 
     assert verdicts(scale) == verdicts(1.0)
 
@@ -209,7 +229,7 @@ def test_without_a_margin_one_more_right_answer_never_stops_a_candidate(kind, mo
 def _strict(kind, **settings):
     """A race that stops as readily as it can."""
     eager = {"confidence": 0.05, "margin": 0.0, "least": 1, "eta": 2.0}
-    known = {one.name for one in fields(kind)}
+    known = {one.name for one in fields(kind.func if isinstance(kind, partial) else kind)}
     return kind(**settings, **{name: eager[name] for name in eager if name in known})
 
 
@@ -287,5 +307,21 @@ def test_halving_lets_the_best_share_and_their_equals_go_on(rung, fitness, eta):
     seen = standing([{"a": [fitness]}], {"a": 1.0})
     better = sum(one > fitness for one in rung)
     kept = max(1, int(len(rung) / eta))
-    assert race.goes_on(seen, Field((), (tuple(rung),))) == (better < kept)
-    assert replace(race, least=len(rung) + 1).goes_on(seen, Field((), (tuple(rung),)))
+    field = Field((), runs(rung, 1))
+    assert race.goes_on(seen, field) == (better < kept)
+    assert replace(race, least=len(rung) + 1).goes_on(seen, field)
+
+
+@given(st.lists(st.integers(1, 5), max_size=400))
+def test_each_rung_remembers_the_youngest_that_came_as_far(lengths):
+    """However they are told of, one by one or all at once; and nobody else is remembered."""
+    everyone = [Run(at, (float(at),) * length) for at, length in enumerate(lengths)]
+    kept: tuple[Run, ...] = ()
+    for run in everyone:
+        kept = of_late((*kept, run))
+    assert kept == of_late(everyone)
+    for block in range(5):
+        came = [float(run.number) for run in everyone if len(run.fitness) > block]
+        assert Field((), kept).rung(block) == came[-NUM_RECENT:]
+    seen = {value for block in range(5) for value in Field((), kept).rung(block)}
+    assert seen == {float(run.number) for run in kept}

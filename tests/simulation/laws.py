@@ -32,7 +32,7 @@ from math import fsum
 from evaluators.base import Score
 from evaluators.pooling import pool
 from orchestrator.campaign import fold as campaigns
-from orchestrator.campaign.state import Best, Candidate, State
+from orchestrator.campaign.state import Best, Candidate, Recorded, State
 from orchestrator.storage import upkeep
 from tests.conftest import scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fleet
@@ -111,6 +111,10 @@ def may_follow(monitor: Monitor, name: str, job: Job, num_candidates: int | None
         raise Broken("no item is spent on the hopeless", f"{job.key} follows although it had ended")
 
 
+#: What says what its candidate is worth.
+_STANDING = (
+    "attempt.rows IN ('search', 'fresh') AND attempt.state = 'scored' AND final AND NOT superseded"
+)
 #: An outcome that ended its candidate on the search rows.
 _ENDED = "attempt.rows = 'search' AND attempt.final = 1 AND attempt.retried = 0"
 
@@ -142,7 +146,9 @@ def at_the_end(
     if not timed:
         who_was_stopped_had_lost(monitor, name)
     no_zombie(monitor, name, stopped=state.stop == "failures")
-    is_the_fold(monitor, name, plan, candidates, state)
+    violations = is_the_fold(monitor, name, plan, candidates, state)
+    if not timed:  # who had to stop and fails later stays what it was in the store alone
+        violations_are_noted(monitor, name, violations)
     alone = without_faults(plan)
     if same and not plan.ordered:
         same_search(monitor, name, candidates, alone, state, hurried=hurried)
@@ -222,20 +228,35 @@ def no_zombie(monitor: Monitor, name: str, *, stopped: bool) -> None:
 
 def is_the_fold(
     monitor: Monitor, name: str, plan: Plan, candidates: dict[str, Candidate], state: State
-) -> None:
-    """The recorded outcomes, in their order, give the recorded candidates and the state."""
+) -> dict[str, float]:
+    """The recorded outcomes, in their order, give the recorded candidates and the state.
+
+    Returns by how much candidates break the constraints by it.
+    """
     campaign = plan.campaign()
     step = campaigns.start(campaign)
-    born = list(step.candidates)
+    born, violations = list(step.candidates), dict[str, float]()
     for entry in monitor.entries(name):
         step = campaigns.replay(campaign, step.state, entry)
         born += step.candidates
+        if isinstance(entry, Recorded) and step.measured is not None and step.final:
+            violations[entry.outcome.candidate] = step.measured.violation
+        violations |= step.judged
     if (given := {one.id: one for one in born}) != candidates:
         what = next(_differences(given, candidates))
         raise Broken("the state is the fold of the record", f"candidates differ: {what}")
     if step.state != state:
         what = next(_differences(_by_field(step.state), _by_field(state)))
         raise Broken("the state is the fold of the record", what)
+    return violations
+
+
+def violations_are_noted(monitor: Monitor, name: str, violations: dict[str, float]) -> None:
+    """The store says who breaks the constraints, and by how much, as the campaign does."""
+    noted = {row["candidate"]: row["violation"] for row in monitor.attempts(name, _STANDING)}
+    if noted != violations:
+        what = next(_differences(violations, noted))
+        raise Broken("the state is the fold of the record", f"violations differ: {what}")
 
 
 def same_search(

@@ -10,14 +10,17 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from evaluators.base import Rows
-from orchestrator.algorithms.base import Algorithm
+from orchestrator.algorithms.base import Algorithm, as_asynchronous
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.algorithms.nsga2 import Nsga2
+from orchestrator.algorithms.nsga3 import Nsga3
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.campaign import fold as campaigns
 from orchestrator.campaign.state import Branch, Campaign, Candidate, Limits, Rules, State
 from orchestrator.measurement.regime import Regime
+from orchestrator.objectives import Judge, Objectives
 from orchestrator.spaces.genes import Genome
-from tests.conftest import FakeSpace, fake_regime, recipe_of, scored
+from tests.conftest import FAKE_TASKS, FakeSpace, fake_regime, recipe_of, scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fates, failure
 from workers.job import Job, Outcome, Scored
 from workers.recipe import MergeRecipe
@@ -47,6 +50,8 @@ class Plan:
     reported: frozenset[Rows] = frozenset()
     #: How much of the search rows candidates are measured on, as the fakes name it.
     regime: str = "all rows"
+    #: What is aimed at beside the fitness; None for nothing.
+    objectives: Objectives | None = None
     finalists: int = 2
     coarse: bool = False
     #: Whether equal evaluations are copied.
@@ -58,12 +63,20 @@ class Plan:
 
     @property
     def asynchronous(self) -> bool:
-        return isinstance(self.algorithm, Genetic) and self.algorithm.asynchronous
+        return as_asynchronous(self.algorithm) is not None
 
     @property
     def ordered(self) -> bool:
         """Whether the order of outcomes may change the search."""
         return self.asynchronous or self.max_failure_fraction < 1.0
+
+    @property
+    def judge(self) -> Judge | None:
+        """Returns how objectives and constraints say what a candidate is worth."""
+        if self.objectives is None:
+            return None
+        tasks = ("sphere",) if regime_of(self.regime).layout is None else tuple(FAKE_TASKS)
+        return self.objectives.judge(dict.fromkeys(tasks, 1.0), ("size",), FakeSpace().references)
 
     def campaign(self) -> Campaign:
         return Campaign(
@@ -79,6 +92,7 @@ class Plan:
             control=self.control,
             kinds=self.reported | {"search"},
             regime=regime_of(self.regime),
+            judge=self.judge,
             finalists=self.finalists,
             history=self.history,
         )
@@ -120,6 +134,7 @@ class Plan:
             "control": self.control,
             "coarse": self.coarse,
             "regime": self.regime,
+            "objectives": repr(self.objectives),
         }
 
 
@@ -210,14 +225,70 @@ SHAPES: Mapping[str, Plan] = {
         regime="bank",
     ),
 }
+_FRONT = ("sphere", "-size")
+_TASKS = tuple(FAKE_TASKS)
+#: Those that aim at more than one number, or have something to keep.
+AIMING: Mapping[str, Plan] = {
+    "front": Plan(
+        algorithm=Nsga2(population_size=4),
+        generations=3,
+        control=True,
+        reported=_SELECTION,
+        objectives=Objectives(kind="pareto", of=_FRONT, constraints=("size <= 3",)),
+    ),
+    "front, parents": Plan(
+        algorithm=Nsga3(population_size=3),
+        generations=3,
+        reported=_TEST,
+        regime="fresh",
+        objectives=Objectives(
+            kind="pareto", of=_TASKS, constraints=("one >= parent - 0.1", "two >= base + 0.4")
+        ),
+    ),
+    "async front": Plan(
+        algorithm=Nsga2(population_size=4, mode="async"),
+        evaluations=10,
+        reported=_TEST,
+        objectives=Objectives(kind="pareto", of=_FRONT, constraints=("sphere >= parent + 2",)),
+    ),
+    "order": Plan(
+        algorithm=Genetic(population_size=4, elites=1),
+        evaluations=9,
+        coarse=True,
+        reuse=True,
+        reported=_SELECTION,
+        objectives=Objectives(kind="lexicographic", of=_FRONT, tolerance=(0.5, 0.0)),
+    ),
+    "bounded race": Plan(
+        algorithm=Genetic(population_size=3, elites=1),
+        generations=3,
+        control=True,
+        reported=_TEST,
+        regime="race",
+        objectives=Objectives(kind="weighted", constraints=("one >= parent",)),
+    ),
+    "bounded bank": Plan(
+        algorithm=Genetic(population_size=3, mode="async"),
+        evaluations=6,
+        reported=_TEST,
+        regime="bank",
+        objectives=Objectives(kind="weighted", constraints=("two >= base + 0.3",)),
+    ),
+}
 #: Seeds of the search and of the fates; few, so that most fault-free runs are known already.
 _SEEDS = (1, 2)
 _LUCK = (0, 1, 2)
 
 
-def draw(random: Any) -> Plan:
+#: Every fourth seed tells of a campaign that aims at more than one number.
+_AIMING = (4, 1)
+
+
+def draw(seed: int, random: Any) -> Plan:
     """Returns a plan of one of the shapes."""
-    shape = random.choice(list(SHAPES.values()))
+    every, rest = _AIMING
+    shapes = AIMING if seed % every == rest else SHAPES
+    shape = random.choice(list(shapes.values()))
     fates = replace(shape.fates, luck=random.choice(_LUCK))
     return replace(shape, seed=random.choice(_SEEDS), fates=fates)
 

@@ -131,7 +131,7 @@ def _draw(world: World, changes: Mapping[str, Any]) -> Story:
     def some(kinds: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(kind for kind in kinds if random.random() < 0.5)
 
-    plan = plans.draw(random)
+    plan = plans.draw(world.seed, random)
     plan = changes.get("plan", plan)
     world.nodes = [Node(f"n{number}") for number in range(1, random.randint(1, 3) + 1)]
     habits = Habits(

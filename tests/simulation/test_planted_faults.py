@@ -18,6 +18,7 @@ Which law catches which fault:
 - news of an earlier job that frees a worker: one job at a time
 - an equal evaluation that is not waited for: nothing is measured twice
 - attempts that are left open at the end: no zombie
+- violations that are not written down, or that a fork forgets: the state is not the fold
 - an error of the database that is passed on as it is: a failure of the disk is told as one
 """
 
@@ -37,7 +38,7 @@ from orchestrator.campaign import breeding, finals, measuring, snapshot
 from orchestrator.campaign import fold as campaigns
 from orchestrator.loop import Driver
 from orchestrator.storage import engine as engines
-from orchestrator.storage import lease
+from orchestrator.storage import fork, lease
 from orchestrator.storage.schema import attempt, campaign, score
 from orchestrator.storage.store import SqlStore
 from orchestrator.storage.turns import Writer
@@ -66,7 +67,7 @@ def planted(*laws: str, **story: Any) -> Callable[[Plant], Plant]:
 
 
 def of_shape(name: str) -> dict[str, Any]:
-    return {"plan": plans.SHAPES[name]}
+    return {"plan": {**plans.SHAPES, **plans.AIMING}[name]}
 
 
 def struck_by(*blows: str) -> dict[str, Any]:
@@ -407,6 +408,23 @@ def a_block_has_the_documents_of_another(monkeypatch: pytest.MonkeyPatch) -> Non
         return found and replace(found, documents=campaign.regime.blocks[0])
 
     monkeypatch.setattr(measuring, "following", shifted)
+
+
+@planted("the state is the fold of the record", **of_shape("async front"))
+def what_is_judged_later_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "_judge", lambda self, judged: None)
+
+
+@planted("the state is the fold of the record", **of_shape("front, parents"))
+def a_fork_forgets_what_breaks_constraints(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = fork._History.add
+
+    def forgets(self: Any, entry: Any) -> None:
+        add(self, entry)
+        for row in self.attempts[-1:]:
+            row["violation"] = 0.0
+
+    monkeypatch.setattr(fork._History, "add", forgets)
 
 
 def only_for_the_driver(
