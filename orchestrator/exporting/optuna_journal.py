@@ -101,8 +101,8 @@ def _trial(
     trial = create_trial(
         state=TrialState.PRUNED if row.get("stopped") else _STATES[row["state"]],
         value=row.get("fitness"),
-        params={name: row[name] for name in distributions},
-        distributions=distributions,
+        params={name: row[name] for name in distributions if name in row},  # but dormant ones
+        distributions={name: one for name, one in distributions.items() if name in row},
         user_attrs={name: row[name] for name in (*_ATTRIBUTES, *tasks) if name in row},
     )
     trial.datetime_start, trial.datetime_complete = row.get("started_at"), row.get("ended_at")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge, MinLen
 
@@ -18,14 +18,14 @@ from orchestrator.spaces import merge_checks
 from orchestrator.spaces.base import Reference
 from orchestrator.spaces.depth import Course, depth_of
 from orchestrator.spaces.genes import Genome
-from orchestrator.spaces.merge_genes import MergeGenes
+from orchestrator.spaces.merge_genes import MergeGenes, chooses
 from orchestrator.spaces.pool import Pool, check_sources, models_of, numbers_of
 from orchestrator.spaces.sizes import Sizes
 from orchestrator.spaces.sources import Family, open_family
 from workers.builders.settings import MergeSettings
 from workers.models import library
 from workers.models.library import ModelPolicy
-from workers.recipe import MergeRecipe, Recipe, average
+from workers.recipe import MergeRecipe, Recipe, average, mean_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,7 @@ class Merge:
     #: of which each candidate takes some.
     sources: Annotated[tuple[str, ...], MinLen(1)] | Pool
     #: Merge method, or a list of them, of which each candidate has one; the search starts from the
-    #: first. One that takes another number of models than the pool allows takes those of its pool
-    #: that are ranked highest.
+    #: first. One that takes another number of models than the pool allows gets as many as it takes.
     method: str | Annotated[tuple[str, ...], MinLen(1)]
     #: Groups of consecutive layers with genes of their own; 1 treats the whole model alike.
     layer_groups: Annotated[int, Ge(1)] = 1
@@ -77,7 +76,7 @@ class Merge:
         merge_checks.check_bounds(known, self.bounds)
         merge_checks.check_options(known, self.options, self.bounds)
         merge_checks.check_probabilities(known, self.options, self.bounds)
-        choosing = len(known) > 1 or numbers[0] < len(self.models)
+        choosing = len(known) > 1 or chooses(list(known.values()), numbers, len(self.models))
         merge_checks.check_searched(known, self.bounds, list(self.options), choosing=choosing)
         if len(set(self.filters)) != len(self.filters):
             raise ValueError(f"filters: one is named twice in {list(self.filters)}")
@@ -161,7 +160,7 @@ class MergeSpace:
         self.references = self._make_references()
 
     def decode(self, genome: Genome) -> MergeRecipe:
-        """Returns the recipe of a genome; genes come in the order of `box.names`."""
+        """Returns the recipe of a genome; numbers come in the order of `genes.names`."""
         choice = self._genes.decode(genome)
         taken = [self._settings.models[place] for place in choice.places]
         recipe = MergeRecipe(
@@ -175,6 +174,15 @@ class MergeSpace:
             chat_template=self._settings.chat_template,
         )
         return self._with_tokens(recipe, taken)
+
+    def aggregate(self, recipes: Sequence[Recipe], weights: Sequence[float]) -> MergeRecipe | None:
+        """Returns the weighted mean of some merges; None where they have tokens of several models.
+
+        Such merges cannot be merged again: their tokens are known only once they are built.
+        """
+        if self._family.needs_union:
+            return None
+        return mean_of([cast("MergeRecipe", one) for one in recipes], weights)
 
     def measures(self, recipe: Recipe) -> Mapping[str, float]:
         """Returns size and layers of a recipe's model: the same for all merges."""

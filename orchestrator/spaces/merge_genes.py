@@ -1,10 +1,11 @@
 """The genes of merges in parameter space: which there are, and what a genome says.
 
-In this order: the method, where there are several to choose from; the presence of each model,
-where there is a pool to choose from; then for each place along the depth, each module filter and
-each parameter one gene for each model, or one for all. Methods share the genes of the parameters
-that they share. Genes of models and methods that were not chosen are dormant: they change nothing,
-and are inherited.
+In this order: the method, where there are several to choose from; a bit for the presence of each
+model, where there is a pool to choose from; then for each place along the depth, each module filter
+and each parameter one gene for each model, or one for all. Methods share the genes of the
+parameters that they share. A gene of a parameter exists where the method has it, and one of a model
+where it takes part; elsewhere it is dormant. Genomes are repaired so that as many models take part
+as the method and the pool allow.
 """
 
 from __future__ import annotations
@@ -17,13 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.spaces.depth import Depth
-from orchestrator.spaces.genes import Genes, Genome, reals
-from orchestrator.spaces.pool import chosen
+from orchestrator.spaces.genes import Bit, Categorical, Gene, Genes, Genome, Real, Subset
 from workers.methods.registry import METHODS, MethodFacts, Parameter
 from workers.recipe import Setting, Slice
-
-#: Where the presence genes of a plain merge are: all take part, and none is far from leaving.
-_PRESENT = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +73,7 @@ class MergeGenes:
         self._depth = depth
         self._parameters = _share(methods, bounds, fixed)
         self._num_method = 1 if len(methods) > 1 else 0
-        self._num_presence = len(models) if numbers[0] < len(models) else 0
+        self._num_presence = len(models) if chooses(self._facts(), numbers, len(models)) else 0
         #: Place of each shared parameter's first gene within one place and filter.
         self._offsets: list[int] = []
         self._width = 0
@@ -96,15 +93,11 @@ class MergeGenes:
 
     def decode(self, genome: Genome) -> Choice:
         """Returns what a genome says; genes come in the order of `genes.names`."""
-        method = self._methods[0]
-        if self._num_method:
-            method = self._methods[min(int(genome[0]), len(self._methods) - 1)]
+        method = self._methods[int(genome[0]) if self._num_method else 0]
         places = tuple(range(len(self._models)))
         head = self._num_method + self._num_presence
         if self._num_presence:
-            allowed = admissible(METHODS.facts(method), self._numbers)
-            assert allowed is not None, "methods that never fit were refused"
-            places = chosen(genome[self._num_method : head], *allowed)
+            places = tuple(at for at in places if genome[self._num_method + at] > 0.5)
         table = np.asarray(genome[head:], dtype=np.float64).reshape(
             len(self._depth.names), len(self._filters), self._width
         )
@@ -141,32 +134,63 @@ class MergeGenes:
         """Returns whom a parameter has values for: each model, or the merge as a whole."""
         return self._models if parameter.per == "source" else ("",)
 
-    def _make_genes(self) -> Genes:
-        genes = [*self._head(), *self._body()]
-        names, lower, upper, start = zip(*genes, strict=True)
-        return reals(names, lower, upper, start)
+    def _facts(self) -> list[MethodFacts]:
+        return [METHODS.facts(method) for method in self._methods]
 
-    def _head(self) -> Iterator[tuple[str, float, float, float]]:
-        if self._num_method:
-            yield "method", 0.0, float(len(self._methods)), 0.5
-        for model in self._models[: self._num_presence]:
-            yield f"presence {model}", 0.0, 1.0, _PRESENT
-
-    def _body(self) -> Iterator[tuple[str, float, float, float]]:
-        """Yields name, bounds and plain value of each parameter gene."""
-        names = Counter(one.parameter.name for one in self._parameters)
-        allowed = admissible(METHODS.facts(self._methods[0]), self._numbers)
+    def _allowed(self, method: str) -> tuple[int, int]:
+        """Returns the least and the most models that a method merges here."""
+        allowed = admissible(METHODS.facts(method), self._numbers)
         assert allowed is not None, "methods that never fit were refused"
+        return allowed
+
+    def _make_genes(self) -> Genes:
+        genes, start = zip(*self._head(), *self._body(), strict=True)
+        return Genes(genes, start, subsets=tuple(self._subsets()))
+
+    def _head(self) -> Iterator[tuple[Gene, float]]:
+        """Yields the genes that others depend on, with their values in a plain merge."""
+        if self._num_method:
+            yield Categorical(name="method", choices=self._methods), 0.0
+        most = self._allowed(self._methods[0])[1]
+        for place, model in enumerate(self._models[: self._num_presence]):
+            yield Bit(name=f"presence {model}"), float(place < most)
+
+    def _subsets(self) -> Iterator[Subset]:
+        """Says how many models take part, by the methods that take as many."""
+        if not self._num_presence:
+            return
+        bits = tuple(f"presence {model}" for model in self._models)
+        by_number: dict[tuple[int, int], list[str]] = {}
+        for method in self._methods:
+            by_number.setdefault(self._allowed(method), []).append(method)
+        for (least, most), methods in by_number.items():
+            yield Subset(bits=bits, least=least, most=most, when=self._of_methods(methods))
+
+    def _of_methods(self, methods: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Returns the condition that the method is one of some; none if it always is."""
+        return {} if len(methods) == len(self._methods) else {"method": tuple(methods)}
+
+    def _body(self) -> Iterator[tuple[Gene, float]]:
+        """Yields each parameter's genes, with their values in a plain merge."""
+        names = Counter(one.parameter.name for one in self._parameters)
+        most = self._allowed(self._methods[0])[1]
         for place in self._depth.names:
             for module in self._filters:
                 for one in self._parameters:
                     name = one.parameter.name
                     low, high = self._bounds.get(name, one.parameter.default_bounds)
-                    plain = min(max(one.parameter.plain(allowed[1]), low), high)
+                    plain = min(max(one.parameter.plain(most), low), high)
                     ambiguous = f"({', '.join(one.methods)})" if names[name] > 1 else ""
                     for holder in self._holders(one.parameter):
                         parts = (name, ambiguous, holder, place, module or "rest")
-                        yield " ".join(part for part in parts if part), low, high, plain
+                        called = " ".join(part for part in parts if part)
+                        when = self._when(one, holder)
+                        yield Real(name=called, low=low, high=high, when=when), plain
+
+    def _when(self, one: _Shared, holder: str) -> dict[str, tuple[str | bool, ...]]:
+        """Returns where a parameter of a model, or of the merge as a whole, has a value."""
+        taken = {f"presence {holder}": (True,)} if self._num_presence and holder else {}
+        return {**self._of_methods(one.methods), **taken}
 
 
 def is_searched(
@@ -189,6 +213,18 @@ def admissible(facts: MethodFacts, numbers: tuple[int, int]) -> tuple[int, int] 
     low = max(least, facts.num_sources or facts.least_sources)
     high = min(most, facts.num_sources or most)
     return (low, high) if low <= high else None
+
+
+def chooses(methods: Sequence[MethodFacts], numbers: tuple[int, int], num_models: int) -> bool:
+    """Whether which models take part is searched: some method can do without one of them.
+
+    Args:
+        methods: What each takes; all of them can be had.
+        numbers: The least and the most models that are asked for.
+        num_models: How many there are.
+    """
+    allowed = [admissible(facts, numbers) for facts in methods]
+    return any(one is not None and one[0] < num_models for one in allowed)
 
 
 def _share(

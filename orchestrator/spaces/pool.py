@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeAlias
 
 from annotated_types import Ge, MinLen
-
-#: A model takes part if its gene is above this.
-_THRESHOLD = 0.5
 
 _Number: TypeAlias = Annotated[int, Ge(1)]
 
@@ -58,15 +54,3 @@ def check_sources(sources: tuple[str, ...] | Pool) -> None:
         raise ValueError(
             f"sources.choose: cannot choose {most} models from a pool of {len(models)}"
         )
-
-
-def chosen(presence: Sequence[float], least: int, most: int) -> tuple[int, ...]:
-    """Returns the places of the models that take part, in the order of the pool.
-
-    They are those whose gene is above a half; if these are too few or too many, as many as are
-    allowed of those with the highest genes, the first in the pool among equals.
-    """
-    wanted = sum(gene > _THRESHOLD for gene in presence)
-    number = min(max(wanted, least), most)
-    ranked = sorted(range(len(presence)), key=lambda place: (-presence[place], place))
-    return tuple(sorted(ranked[:number]))

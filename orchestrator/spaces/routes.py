@@ -8,7 +8,7 @@ say what the input of each layer is multiplied by.
 Differences from the paper: whether a slot is taken is a bit by default, as a genetic algorithm on
 bits finds routes that CMA-ES on thresholded numbers does not (`indicators: real` gives these); the
 genes have bounds; a path that is too long keeps the slots with the largest indicators, the first of
-equals; scales can also be one for each slot.
+equals; scales can also be one for each slot, which exists where the slot's bit is on.
 """
 
 from __future__ import annotations
@@ -108,6 +108,11 @@ class Routes:
         """The first model as it is."""
         return [Hop(source=0, layer=layer) for layer in range(self._last + 1)]
 
+    @property
+    def _end(self) -> int:
+        """The slot that a path ends with where its own ends elsewhere."""
+        return self.num_slots - len(self._blocks) + self._last
+
     def describe(self) -> str:
         """Returns how many slots there are, for people."""
         pairs = zip(self._layers, self._models, strict=True)
@@ -142,7 +147,7 @@ class Routes:
 
     def _with_ends(self, path: list[int]) -> list[int]:
         """Adds the first model's first and last layer where a path lacks them."""
-        first, last = 0, self.num_slots - len(self._blocks) + self._last
+        first, last = 0, self._end
         blocks = [self._blocks[slot % len(self._blocks)] for slot in path]
         if not path or blocks[0] != (0, 0):
             path = [first, *path]
@@ -155,24 +160,34 @@ class Routes:
 
     def _indicators(self) -> Iterator[Started]:
         for slot in range(self.num_slots):
-            name, taken = f"use slot {slot} {self._name(slot)}", slot <= self._last
+            name, taken = self._indicator(slot), slot <= self._last
             if self._settings.indicators == "bits":
                 yield Bit(name=name), float(taken)
             else:
                 yield Real(name=name, low=-1.0, high=1.0), _START if taken else -_START
 
+    def _indicator(self, slot: int) -> str:
+        return f"use slot {slot} {self._name(slot)}"
+
     def _scales(self) -> Iterator[Started]:
         low, high = self._settings.scale_bounds
-        names: list[str] = []
         if self._settings.scaling == "slot":
-            names = [f"slot {slot} {self._name(slot)}" for slot in range(self.num_slots)]
+            for slot in range(self.num_slots):
+                name = f"scale slot {slot} {self._name(slot)}"
+                yield Real(name=name, low=low, high=high, when=self._when(slot)), 1.0
         elif self._settings.scaling == "pair":
             blocks = [self._name(slot) for slot in range(len(self._blocks))]
-            names = [f"{before} to {after}" for before in blocks for after in blocks]
+            for name in (f"scale {before} to {after}" for before in blocks for after in blocks):
+                yield Real(name=name, low=low, high=high), 1.0
         elif self._settings.scaling == "network":
             yield from _network_genes(self._settings.hidden)
-        for name in names:
-            yield Real(name=f"scale {name}", low=low, high=high), 1.0
+
+    def _when(self, slot: int) -> dict[str, tuple[bool, ...]]:
+        """Returns where a slot may have a scale: where its bit is on, or it can be taken anyway."""
+        is_end = slot == 0 or (self._settings.keep_ends and slot == self._end)
+        if is_end or self._settings.indicators != "bits":
+            return {}
+        return {self._indicator(slot): (True,)}
 
     def _scaling(self, genes: Genome) -> Scaling:
         num_blocks = len(self._blocks)

@@ -29,11 +29,11 @@ from orchestrator.spaces.genes import (
 GENES = Registry(
     "kind of gene",
     {
-        "real": "orchestrator.spaces.genes:Real",
-        "integer": "orchestrator.spaces.genes:Integer",
-        "categorical": "orchestrator.spaces.genes:Categorical",
-        "bit": "orchestrator.spaces.genes:Bit",
-        "permutation": "orchestrator.spaces.genes:Permutation",
+        "real": "orchestrator.spaces.gene_kinds:Real",
+        "integer": "orchestrator.spaces.gene_kinds:Integer",
+        "categorical": "orchestrator.spaces.gene_kinds:Categorical",
+        "bit": "orchestrator.spaces.gene_kinds:Bit",
+        "permutation": "orchestrator.spaces.gene_kinds:Permutation",
         "bits": "orchestrator.spaces.vector_genes:Bits",
         "reals": "orchestrator.spaces.vector_genes:Reals",
     },

@@ -24,6 +24,8 @@ class Genes:
     kinds: Sequence[str] = ()
     #: Slot of a categorical gene -> its choices.
     choices: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    #: Slot of a gene that counts only at times -> slots that this depends on, with their values.
+    when: Mapping[int, Mapping[int, Sequence[Any]]] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, Kind]:
@@ -31,15 +33,23 @@ class Genes:
         return {name: self._column(place) for place, name in enumerate(self.names)}
 
     def cells(self, genome: Sequence[float]) -> Iterator[tuple[str, Any]]:
-        """Returns name and value of each slot, of dormant ones, too."""
+        """Returns name and value of each slot that counts in a genome."""
+        counts = list[bool]()
         for place, (name, number) in enumerate(zip(self.names, genome, strict=True)):
-            column = self._column(place)
-            if column == "text":
-                yield name, self.choices[place][int(number)]
-            elif column == "flag":
-                yield name, number > 0.5
-            else:
-                yield name, int(number) if column == "integer" else number
+            asked = self.when.get(place, {}).items()
+            counts.append(
+                all(counts[at] and self._value(at, genome[at]) in among for at, among in asked)
+            )
+            if counts[place]:
+                yield name, self._value(place, number)
+
+    def _value(self, place: int, number: float) -> Any:
+        column = self._column(place)
+        if column == "text":
+            return self.choices[place][int(number)]
+        if column == "flag":
+            return number > 0.5
+        return int(number) if column == "integer" else number
 
     def _column(self, place: int) -> Kind:
         kind = self.kinds[place] if self.kinds else "real"
@@ -53,13 +63,26 @@ class Genes:
 
 def read_genes(found: Mapping[str, Any], taken: Mapping[str, Any]) -> Genes:
     """Returns the genes that a campaign recorded, under other names where a column has theirs."""
-    recorded = found.get("choices", {})
+    recorded, names = found.get("choices", {}), found["names"]
+    place_of = {name: place for place, name in enumerate(names)}
     return Genes(
-        names=[f"gene/{name}" if name in taken else name for name in found["names"]],
+        names=[f"gene/{name}" if name in taken else name for name in names],
         lower=found["lower"],
         upper=found["upper"],
         kinds=found.get("kinds", ()),
-        choices={
-            place: recorded[name] for place, name in enumerate(found["names"]) if name in recorded
+        choices={place_of[name]: choices for name, choices in recorded.items()},
+        when={
+            place: {place_of[other]: among for other, among in when.items()}
+            for place, name in enumerate(names)
+            if (when := _conditions(found, name))
         },
     )
+
+
+def _conditions(found: Mapping[str, Any], name: str) -> Mapping[str, Sequence[Any]]:
+    """Returns what a slot depends on; those of an order have the conditions of their gene."""
+    recorded: Mapping[str, Any] = found.get("when", {})
+    conditions: Mapping[str, Sequence[Any]] = recorded.get(
+        name, recorded.get(name.rpartition("[")[0], {})
+    )
+    return conditions

@@ -132,6 +132,23 @@ def test_a_scale_belongs_to_a_slot_or_to_a_pair_of_layers():
     assert [hop.scale for hop in found] == [1.0, table[0, 2], table[2, 3]]
 
 
+@given(genomes(), st.randoms(use_true_random=False))
+def test_a_scale_of_a_slot_that_is_not_taken_is_dormant(case, random):
+    settings, found, _, genome = case
+    active = found.genes.active(genome)
+    assert active.all() or (settings.scaling, settings.indicators) == ("slot", "bits")
+    other = found.genes.sample(np.random.default_rng(random.randrange(99)), 1)[0]
+    mixed = tuple(np.where(active, genome, other).tolist())
+    assert found.hops(mixed) == found.hops(genome)
+    assert found.genes.canonical(mixed) == found.genes.canonical(genome)
+    off = [slot for slot in range(found.num_slots) if genome[slot] == 0]
+    ends = {0, found.num_slots - 1} if settings.keep_ends else {0}
+    if not active.all():
+        asleep = {place - found.num_slots for place in np.flatnonzero(~active)}
+        assert asleep <= set(off)
+        assert len(set(off) - asleep) <= len(ends)
+
+
 def test_the_network_is_the_one_its_genes_describe():
     settings = RouteSettings(repeats=2, scaling="network", hidden=2, scale_bounds=(0.5, 3.0))
     found = Routes(settings, ["a"], [3])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from orchestrator.spaces.genes import Categorical
 from orchestrator.spaces.merge import Merge
 from orchestrator.spaces.pool import Pool
 from workers.methods.registry import METHODS
@@ -103,10 +104,11 @@ def merges(draw):
 
 @st.composite
 def genomes(draw, box):
-    return tuple(
+    drawn = [
         draw(st.one_of(st.sampled_from([low, high]), st.floats(low, high, allow_nan=False)))
         for low, high in zip(box.lower, box.upper, strict=True)
-    )
+    ]
+    return box.repair(np.array(drawn))
 
 
 def allowed_numbers(settings) -> tuple[int, int]:
@@ -177,16 +179,21 @@ def is_dormant(name: str, recipe) -> bool:
 
 
 @given(data=st.data())
-def test_genes_of_what_was_not_chosen_do_not_change_the_recipe(space, data):
+def test_genes_of_what_was_not_chosen_are_dormant_and_make_no_difference(space, data):
     opened = space(**data.draw(merges()))
-    genome = data.draw(genomes(opened.genes))
-    other = data.draw(genomes(opened.genes))
+    box = opened.genes
+    genome, other = data.draw(genomes(box)), data.draw(genomes(box))
     recipe = opened.decode(genome)
+    dormant = [is_dormant(name, recipe) for name in box.names]
+    assert [not one for one in box.active(genome)] == dormant
     mixed = tuple(
-        theirs if is_dormant(name, recipe) else ours
-        for name, ours, theirs in zip(opened.genes.names, genome, other, strict=True)
+        theirs if sleeps else ours
+        for sleeps, ours, theirs in zip(dormant, genome, other, strict=True)
     )
+    assert box.repair(np.array(mixed)) == mixed
     assert opened.decode(mixed).digest() == recipe.digest()
+    assert box.canonical(mixed) == box.canonical(genome)
+    assert box.distance(mixed, genome) == 0.0
 
 
 @given(data=st.data())
@@ -271,31 +278,54 @@ def test_a_parameter_that_is_given_bounds_gets_genes_and_one_that_is_fixed_has_n
 def test_the_method_gene_says_which_method_and_methods_share_what_they_share(space):
     opened = space(method=("ties", "linear", "slerp"), options={"normalize": False})
     box = opened.genes
-    assert (box.names[0], box.lower[0], box.upper[0]) == ("method", 0.0, 3.0)
+    assert box.genes[0] == Categorical(name="method", choices=("ties", "linear", "slerp"))
     kinds = opened.describe()["genes_by_kind"]
     assert kinds == {"method": 1, "weight": 2, "density": 2, "t": 1}
     rest = box.start[1:]
-    said = [opened.decode((gene, *rest)).method for gene in (0.0, 0.99, 1.0, 2.5, 3.0)]
-    assert said == ["ties", "ties", "linear", "slerp", "slerp"]
-    assert opened.decode((1.5, *rest)).options == {"normalize": False}
-    assert opened.decode((2.5, *rest)).options == {}
-    one, other = opened.decode((0.5, *rest)), opened.decode((1.5, *rest))
-    assert one.values("x")["weight"] == other.values("x")["weight"]
+    ties, linear, slerp = (opened.decode((float(place), *rest)) for place in range(3))
+    assert [ties.method, linear.method, slerp.method] == ["ties", "linear", "slerp"]
+    assert (linear.options, slerp.options) == ({"normalize": False}, {})
+    assert ties.values("x")["weight"] == linear.values("x")["weight"]
 
 
-def test_a_method_of_two_models_takes_the_two_that_are_ranked_highest(space):
+def test_a_parameter_exists_where_its_method_has_it_and_a_models_where_the_model_takes_part(
+    space, models
+):
+    opened = space("ab", ("ties", "linear", "slerp"), choose=(1, 2))
+    a, b = models["a"], models["b"]
+    when = {one.name.replace(" layers 0-4 rest", ""): one.when for one in opened.genes.genes}
+    having = ("ties", "linear")
+    assert when[f"weight {a}"] == {"method": having, f"presence {a}": (True,)}
+    assert when[f"density {b}"] == {"method": ("ties",), f"presence {b}": (True,)}
+    assert when["t"] == {"method": ("slerp",)}
+    assert when["method"] == when[f"presence {a}"] == {}
+    alone = space("ab", "ties").genes
+    assert alone.is_real, "nothing is chosen, and nothing is dormant"
+
+
+def test_a_method_of_two_models_always_has_two(space, models):
     opened = space("abcd", ("ties", "slerp"), choose=(1, 4))
-    names = opened.genes.names
-    assert [name.partition(" ")[0] for name in names[:5]] == ["method"] + ["presence"] * 4
-    rest = opened.genes.start[5:]
+    box = opened.genes
+    assert [name.partition(" ")[0] for name in box.names[:5]] == ["method"] + ["presence"] * 4
+    rest = box.start[5:]
 
     def taken(*head):
-        return "".join(Path(one).name for one in opened.decode((*head, *rest)).sources)
+        genome = box.repair(np.array((*head, *rest)))
+        return "".join(Path(one).name for one in opened.decode(genome).sources)
 
-    assert taken(0.5, 0.6, 0.9, 0.7, 0.1) == "abc"
-    assert taken(1.5, 0.6, 0.9, 0.7, 0.1) == "bc"
-    assert taken(1.5, 0.2, 0.1, 0.3, 0.0) == "ac"
-    assert taken(0.5, 0.2, 0.1, 0.3, 0.0) == "c"
+    assert taken(0, 1, 1, 1, 0) == "abc"
+    assert {len(taken(1, *bits)) for bits in ((1, 1, 1, 0), (0, 0, 0, 0), (0, 1, 0, 0))} == {2}
+    assert taken(1, 0, 1, 0, 1) == "bd"
+    assert taken(1, 0.6, 0.9, 0.7, 0.1) == "bc", "before they are rounded the largest count"
+    assert taken(1, 0.2, 0.1, 0.3, 0.0) == "ac"
+    assert taken(0, 0.2, 0.1, 0.3, 0.0) == "c"
+
+
+def test_where_every_method_takes_the_whole_pool_nothing_is_chosen(space):
+    opened = space("ab", "slerp", choose=(1, 2))
+    assert [name.partition(" ")[0] for name in opened.genes.names] == ["t"]
+    with pytest.raises(ValueError, match="method: slerp has nothing to search here"):
+        space("ab", "slerp", choose=(1, 2), options={"t": 0.5})
 
 
 def test_a_pool_that_is_taken_whole_is_a_list_of_sources(space):
@@ -380,6 +410,7 @@ def test_every_recipe_has_the_tokens_of_all_models_whichever_it_takes(space, mod
         float(name == f"presence {models['b']}") if name.startswith("presence") else 0.5
         for name in union.genes.names
     )
+    assert union.genes.repair(np.array(genome)) == genome
     recipes = [union.decode(genome), *(one.recipe for one in union.references)]
     for recipe in recipes:
         assert (recipe.sources, recipe.tokenizer) == (everyone, "union")
@@ -451,7 +482,7 @@ def test_every_method_builds_what_a_random_genome_says(in_root):
     builder = space.builder.open("cpu")
     built = {}
     for number, genome in enumerate(space.genes.sample(np.random.default_rng(1), len(methods))):
-        recipe = space.decode((number + 0.5, *genome[1:]))
+        recipe = space.decode(space.genes.repair(np.array([number, *genome[1:]])))
         model = builder.build(recipe).model
         built[recipe.method] = model.state_dict()["model.layers.1.mlp.up_proj.weight"].clone()
     assert tuple(built) == methods
