@@ -20,6 +20,8 @@ from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.measurement.item_bank import ItemBank
 from orchestrator.measurement.item_memory import ItemMemory
+from orchestrator.operators.crossover import Sbx
+from orchestrator.operators.mutation import Polynomial
 from orchestrator.spaces.genes import Genome, reals
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -34,7 +36,7 @@ GENES = reals(
     upper=(1.0,) * GENES,
     start=(1.0 / len(GROUPS),) * GENES,
 )
-GENETIC = Genetic(population_size=16)
+GENETIC = Genetic(population_size=16, crossover=Sbx(), mutation=Polynomial(), elites=1)
 RANDOM = RandomSearch(population_size=15)
 GENERATIONS = 14
 TOP = 5

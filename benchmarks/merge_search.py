@@ -28,7 +28,7 @@ from search_problems import Problem, run
 
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.random_search import RandomSearch
-from orchestrator.operators.crossover import Uniform
+from orchestrator.operators.crossover import Sbx, Uniform
 from orchestrator.operators.mutation import Flip, Gaussian, Polynomial
 from orchestrator.operators.selection import Tournament
 from orchestrator.spaces.base import Space
@@ -122,10 +122,19 @@ def weight_searches() -> Mapping[str, Any]:
     return {
         "random": RandomSearch(population_size=20),
         "genetic": Genetic(
-            population_size=20, elites=4, selection=Tournament(size=3),
+            population_size=20, elites=4, selection=Tournament(size=3), crossover=Sbx(),
             mutation=Gaussian(sigma=0.15),
         ),
-        "genetic, polynomial": Genetic(population_size=20, elites=4, mutation=Polynomial()),
+        "genetic, polynomial": Genetic(
+            population_size=20, elites=4, crossover=Sbx(), mutation=Polynomial()
+        ),
+        "genetic, defaults": Genetic(population_size=20),
+        "genetic, sbx, polynomial, one elite": Genetic(
+            population_size=20, elites=1, crossover=Sbx(), mutation=Polynomial()
+        ),
+        "genetic, uniform, flip, half": Genetic(
+            population_size=20, crossover=Uniform(), mutation=Flip()
+        ),
         **_cma(),
     }  # fmt: skip
 

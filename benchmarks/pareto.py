@@ -6,6 +6,8 @@
 ZDT1-4 and ZDT6 (Zitzler, Deb & Thiele 2000), DTLZ2 with three objectives (Deb, Thiele, Laumanns &
 Zitzler 2002), written here once and given to both. Both have populations of 100 (NSGA-III on DTLZ2:
 92, with 91 directions), SBX of index 15 with probability 0.9 and polynomial mutation of index 20.
+In `async` mode as many candidates are open as there are members, and evaluations take exponentially
+distributed times; as many evaluations have ended as in the same number of generations.
 The volume is that of the last population, up to 1.1 in each objective; of random search, that of
 all that it drew. Intervals are 95 % bootstrap intervals of a median, or of a ratio of two.
 """
@@ -17,6 +19,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -116,26 +119,49 @@ def volume(costs: Rows) -> float:
 
 
 def ours(name: str, mode: str = "generational") -> Callable[[Test, int], Iterator[Rows]]:
-    """Yields the population's costs after each generation."""
+    """Yields the population's costs after each generation, or as many evaluations."""
 
     def run(test: Test, seed: int) -> Iterator[Rows]:
         kind: Callable[..., Algorithm] = {"nsga2": Nsga2, "nsga3": Nsga3}[name]
         algorithm: Any = kind(population_size=size_of(name, test), mode=mode)
-        memory, number, genes = Memory(), 0, test.genes
-        for generation in range(1, 1_000_000):
-            if mode == "async" and generation > 1:
-                for _ in range(algorithm.population_size):
-                    rng = np.random.default_rng([seed, 0, number])
-                    proposals = [algorithm.ask_one(genes, memory, rng)]
-                    memory = algorithm.tell(memory, measured(test, proposals, number))
-                    number += 1
-            else:
-                proposals = algorithm.ask(genes, memory, np.random.default_rng([seed, generation]))
-                memory = algorithm.tell(memory, measured(test, proposals, number))
-                number += len(proposals)
-            yield -np.array([one.values for one in memory.members])
+        return (asynchronous if mode == "async" else generational)(algorithm, test, seed)
 
     return run
+
+
+def generational(algorithm: Any, test: Test, seed: int) -> Iterator[Rows]:
+    """Waits for all of a generation."""
+    memory, number = Memory(), 0
+    for generation in count(1):
+        rng = np.random.default_rng([seed, generation])
+        proposals = algorithm.ask(test.genes, memory, rng)
+        memory = algorithm.tell(memory, measured(test, proposals, number))
+        number += len(proposals)
+        yield costs_of(memory)
+
+
+def asynchronous(algorithm: Any, test: Test, seed: int) -> Iterator[Rows]:
+    """Has as many candidates open as members, as a campaign does, and hears of one at a time.
+
+    Evaluations take exponentially distributed times: a child is bred from what was known then.
+    """
+    clock, memory, genes = np.random.default_rng([seed, 0]), Memory(), test.genes
+    proposals = algorithm.ask(genes, memory, np.random.default_rng([seed, 1]))
+    waiting = [(clock.exponential(), one) for one in measured(test, proposals, 0)]
+    for told in count(1):
+        ended = min(waiting, key=lambda due: due[0])
+        waiting.remove(ended)
+        memory = algorithm.tell(memory, [ended[1]])
+        proposal = algorithm.ask_one(genes, memory, np.random.default_rng([seed, 2, told]))
+        (one,) = measured(test, [proposal], len(proposals) + told - 1)
+        waiting.append((ended[0] + clock.exponential(), one))
+        if told % algorithm.population_size == 0:
+            yield costs_of(memory)
+
+
+def costs_of(memory: Memory) -> Rows:
+    """Returns the members' costs."""
+    return -np.array([one.values for one in memory.members])
 
 
 def measured(test: Test, proposals: Any, number: int) -> list[Evaluated]:

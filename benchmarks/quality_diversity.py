@@ -37,6 +37,8 @@ from orchestrator.algorithms.cycle_qd import CycleQd
 from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.map_elites import Axis, MapElites
 from orchestrator.algorithms.random_search import RandomSearch
+from orchestrator.operators.crossover import Sbx
+from orchestrator.operators.mutation import Polynomial
 from orchestrator.reporting.archive_summary import Filled, over_time
 from orchestrator.spaces.genes import Genes, reals
 from workers.spectra import svd_scale
@@ -276,7 +278,9 @@ METHODS: dict[str, Callable[[World, int], Found]] = {
         world, seed, RandomSearch(population_size=BATCH)
     ),
     "shares alone: genetic": lambda world, seed: on_coefficients(
-        world, seed, Genetic(population_size=BATCH)
+        world,
+        seed,
+        Genetic(population_size=BATCH, crossover=Sbx(), mutation=Polynomial(), elites=1),
     ),
     "shares alone: CycleQD": lambda world, seed: on_coefficients(
         world, seed, CycleQd(population_size=BATCH)
@@ -432,7 +436,9 @@ def compare_functions(num_seeds: int) -> None:
             problem, RandomSearch(population_size=GENERATION), seed
         ),
         "genetic, for its best alone": lambda problem, seed: ours(
-            problem, Genetic(population_size=GENERATION, elites=0), seed
+            problem,
+            Genetic(population_size=GENERATION, crossover=Sbx(), mutation=Polynomial(), elites=0),
+            seed,
         ),
         "**map_elites**": lambda problem, seed: ours(problem, problem.archive, seed),
         "map_elites, SBX and mutation": lambda problem, seed: ours(

@@ -1,26 +1,31 @@
 """Searches on plain problems whose best answer is known, random search always beside.
 
     python benchmarks/search.py knapsack [--seeds 10]      # 50, 100 and 500 items
-    python benchmarks/search.py cost [--algorithms genetic random]
+    python benchmarks/search.py members [--seeds 5]        # a portfolio beside its algorithms
 
 `knapsack`: the genetic algorithm of `examples/knapsack.yaml` against the optimum by dynamic
-programming. `cost`: seconds that asking and telling takes, per candidate, at 50 and 1,000 genes.
+programming. `members`: evaluations that a portfolio takes to the optimum (of numbers: to within
+0.001), and those of its algorithms alone.
 Prints Markdown; medians with the 95% interval of the median (bootstrapped over seeds).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
-from search_problems import Problem, Trace, knapsack, run, sphere
+from numeric import problem as function
+from search_problems import Problem, Trace, knapsack, run
 
-from orchestrator.algorithms.base import ALGORITHMS, Algorithm
+from orchestrator.algorithms.base import Algorithm
+from orchestrator.algorithms.cma_es import CmaEs
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.algorithms.portfolio import Portfolio
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.operators.crossover import Uniform
 from orchestrator.operators.mutation import Flip
@@ -41,10 +46,21 @@ CASES = (
     Case(num_items=100, evaluations=20_000, population_size=100),
     Case(num_items=500, evaluations=20_000, population_size=100),
 )
-#: Candidates over which asking and telling is timed.
-_TIMED = 2_000
-#: Seconds of asking and telling after which the rest of them are not waited for.
-_PATIENCE_S = 20.0
+#: Problems, what is near enough (None: the optimum), and evaluations at most.
+_EASY: Mapping[str, tuple[Callable[[], Problem], float | None, int]] = {
+    "sphere, 10 genes": (partial(function, "sphere", 10, "inside"), -1e-3, 4_000),
+    "Rastrigin in a corner, 10": (partial(function, "rastrigin", 10, "corner"), -1e-3, 3_000),
+    "ellipsoid, 10": (partial(function, "ellipsoid", 10, "inside"), -1e-3, 8_000),
+    "knapsack, 50 bits": (partial(knapsack, 50), None, 2_500),
+}
+MEMBERS: Mapping[str, Algorithm] = {
+    "portfolio": Portfolio(),
+    "cma_es": CmaEs(),
+    "cma_es, 12, async": CmaEs(population_size=12, mode="async"),
+    "genetic, 16, async": Genetic(
+        population_size=16, crossover=Uniform(), mutation=Flip(), mode="async"
+    ),
+}
 
 
 def main() -> None:
@@ -54,9 +70,9 @@ def main() -> None:
     knapsacks = commands.add_parser("knapsack")
     knapsacks.add_argument("--seeds", type=int, default=10)
     knapsacks.set_defaults(call=lambda given: compare_knapsacks(given.seeds))
-    costs = commands.add_parser("cost")
-    costs.add_argument("--algorithms", nargs="*", default=list(ALGORITHMS.addresses))
-    costs.set_defaults(call=lambda given: compare_costs(given.algorithms))
+    members = commands.add_parser("members")
+    members.add_argument("--seeds", type=int, default=5)
+    members.set_defaults(call=lambda given: compare_members(given.seeds))
     given = parser.parse_args()
     given.call(given)
 
@@ -105,22 +121,28 @@ def _print_row(problem: Problem, name: str, case: Case, traces: Sequence[Trace])
     )
 
 
-def compare_costs(names: Sequence[str]) -> None:
-    """Prints what asking and telling takes."""
-    print("| algorithm | genes | ask and tell, ms a candidate |")
-    print("| --- | ---: | ---: |")
-    for name in names:
-        algorithm: Any = ALGORITHMS.load(name)(population_size=40)
-        for problem in (knapsack(50), sphere(50), knapsack(1_000), sphere(1_000)):
-            print(f"| {name} | {problem.name} | {_cost(algorithm, problem)} |", flush=True)
+def compare_members(seeds: int) -> None:
+    """Prints the evaluations that a portfolio and each of its members alone take."""
+    print("| search | " + " | ".join(_EASY) + " |\n| --- |" + " ---: |" * len(_EASY))
+    for name, algorithm in MEMBERS.items():
+        cells = []
+        for one, near, most in _EASY.values():
+            problem = one()
+            target = problem.optimum if near is None else near
+            traces = [
+                run(algorithm, problem, seed=seed, evaluations=most, target=target)
+                for seed in range(seeds)
+            ]
+            cells.append(_taken([trace.reached(target) for trace in traces]))
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def _cost(algorithm: Algorithm, problem: Problem) -> str:
-    try:
-        trace = run(algorithm, problem, seed=1, evaluations=_TIMED, patience_s=_PATIENCE_S)
-    except ValueError as error:
-        return f"not for this: {error}"
-    return f"{1e3 * trace.thinking_s / len(trace.best):.3f}"
+def _taken(counts: Sequence[int | None]) -> str:
+    """Median, and how many arrived if not all did."""
+    middle = statistics.median(math.inf if one is None else one for one in counts)
+    num = sum(1 for one in counts if one is not None)
+    shown = f"{middle:,.0f}" if math.isfinite(middle) else "-"
+    return shown if num == len(counts) else f"{shown} ({num} of {len(counts)})"
 
 
 def interval(

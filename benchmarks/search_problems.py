@@ -7,7 +7,6 @@ proposes here what it would propose there.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +47,6 @@ class Trace:
 
     #: The highest worth so far, after each evaluation.
     best: list[float] = field(default_factory=list)
-    #: Seconds spent in asking and telling.
-    thinking_s: float = 0.0
 
     def reached(self, target: float) -> int | None:
         """Returns how many evaluations it took to reach a worth; None if it was not reached."""
@@ -86,21 +83,18 @@ def run(
     seed: int,
     evaluations: int,
     target: float = math.inf,
-    patience_s: float = math.inf,
 ) -> Trace:
-    """Searches until a worth is reached, or the evaluations or the time to think are spent.
+    """Searches until a worth is reached or the evaluations are spent.
 
     One that is asynchronous is told each outcome at once, as with a single evaluator.
     """
     trace, one_by_one = Trace(), as_asynchronous(algorithm)
     memory, number, generation = Memory(), 0, 0
-    while number < evaluations and trace.thinking_s < patience_s:
+    while number < evaluations:
         if trace.best and trace.best[-1] >= target:
             break
         generation += 1
-        began = time.perf_counter()
         proposals = _ask(algorithm, one_by_one, problem.genes, memory, seed, generation)
-        trace.thinking_s += time.perf_counter() - began
         if not proposals:
             break
         told = _measured(problem, proposals[: evaluations - number], number)
@@ -108,9 +102,7 @@ def run(
         for one in told:
             assert one.fitness is not None
             trace.best.append(max(one.fitness, trace.best[-1] if trace.best else -math.inf))
-        began = time.perf_counter()
         memory = algorithm.tell(memory, told)
-        trace.thinking_s += time.perf_counter() - began
     return trace
 
 

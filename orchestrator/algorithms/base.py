@@ -167,6 +167,24 @@ def check_objectives(algorithm: Algorithm, names: Sequence[str]) -> None:
         check(names)
 
 
+def remarks_on_objectives(algorithm: Algorithm, kind: str, names: Sequence[str]) -> list[str]:
+    """Returns which objectives are silently without effect on a search.
+
+    An algorithm that looks at more than the fitness says so by a `remarks_on_objectives` of its
+    own, which takes how they are aimed at (`orchestrator.objectives`) and their names.
+    """
+    remarks = getattr(algorithm, "remarks_on_objectives", None)
+    if remarks is not None:
+        return list(remarks(kind, names))
+    if kind != "pareto":
+        return []
+    said = (
+        "search: this algorithm looks at the fitness alone, the weighted sum of the tasks: the "
+        "front is of what it comes across; use nsga2 or nsga3 to search for one"
+    )
+    return [said]
+
+
 def ranked(evaluated: Sequence[Evaluated]) -> list[Evaluated]:
     """Sorts the measured, best first: by fitness, then likelihood, then age; stopped ones last."""
     measured = [one for one in evaluated if one.fitness is not None]

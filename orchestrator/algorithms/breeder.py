@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal
-from orchestrator.algorithms.children import first_generation
+from orchestrator.algorithms.children import first_generation, newcomer
 from orchestrator.spaces.genes import Genes
 
 
@@ -43,9 +43,9 @@ class Breeder(ABC):
         return self.mode == "async"
 
     def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
-        """Returns a child of the members, or a sample while nothing has been measured."""
+        """Returns a child of the members, or a newcomer while nothing has been measured."""
         if not memory.members:
-            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
+            return newcomer(genes, self.warm_start, rng)
         return self._children(genes, memory, 1, rng)[0]
 
     def size(self, generation: int) -> int:

@@ -29,12 +29,30 @@ def first_generation(
     num_warm = round(warm_start * num) if genes.start is not None else 0
     ways = rng.random(num_warm)
     ways[:1] = 0.0
-    proposals = founders
-    for sample, way in zip(samples[:num_warm], ways, strict=True):
-        start = np.asarray(genes.start)
-        between = genes.repair(start + way * (np.asarray(sample) - start))
-        proposals.append(Proposal(genome=between, operator="start"))
+    warm = zip(samples[:num_warm], ways, strict=True)
+    proposals = [*founders, *(_from_start(genes, sample, way) for sample, way in warm)]
     return proposals + [Proposal(genome=one, operator="sample") for one in samples[num_warm:]]
+
+
+def newcomer(genes: Genes, warm_start: float, rng: np.random.Generator) -> Proposal:
+    """Samples one genome, as those of a first generation are: for while nobody has been measured.
+
+    Where there are founders, it is one of them: there is nobody yet whom it could merge.
+    """
+    if genes.founders:
+        founder = genes.founders[int(rng.integers(len(genes.founders)))]
+        return Proposal(genome=founder, operator="founder")
+    sample = genes.sample(rng, 1)[0]
+    if genes.start is None or rng.random() >= warm_start:
+        return Proposal(genome=sample, operator="sample")
+    return _from_start(genes, sample, rng.random())
+
+
+def _from_start(genes: Genes, sample: Genome, way: float) -> Proposal:
+    """Returns a genome on the way from the start to a sample."""
+    start = np.asarray(genes.start)
+    between = genes.repair(start + way * (np.asarray(sample) - start))
+    return Proposal(genome=between, operator="start")
 
 
 def children_of(
@@ -48,12 +66,23 @@ def children_of(
 ) -> list[Proposal]:
     """Makes children of pairs that `choose` draws, none of them equal to another or a member."""
     spared = textbook_share(genes)
+
+    def born(known: Collection[Genome]) -> Proposal:
+        return child_of(choose(rng), crossover, mutation, known, genes, rng, spared=spared)
+
+    return siblings(members, num, born)
+
+
+def siblings(
+    members: Sequence[Evaluated], num: int, born: Callable[[Collection[Genome]], Proposal]
+) -> list[Proposal]:
+    """Lets children be `born`, each with what it should not equal: members and other children."""
     genomes = [member.genome for member in members]
     if num == 1:  # hashing all would take longer than comparing one child with each
-        return [child_of(choose(rng), crossover, mutation, genomes, genes, rng, spared=spared)]
+        return [born(genomes)]
     known, children = set(genomes), list[Proposal]()
     for _ in range(num):
-        child = child_of(choose(rng), crossover, mutation, known, genes, rng, spared=spared)
+        child = born(known)
         known.add(child.genome)
         children.append(child)
     return children
@@ -96,15 +125,16 @@ def child_of(
         naming.label(CROSSOVERS, crossover),
         naming.label(MUTATIONS, mutation),
     )
-    heritable = isinstance(mutation, Heritable)  # what is inherited must be passed on
-    if crossed is not None and spared and not heritable and rng.random() < spared:
+    heritable = mutation if isinstance(mutation, Heritable) else None
+    # What is inherited must be passed on.
+    if crossed is not None and spared and heritable is None and rng.random() < spared:
         child = genes.repair(crossed)
         if child not in known:
             return Proposal(genome=child, parents=_names(made_of), operator=crossing)
-    if isinstance(mutation, Heritable):
+    if heritable is not None:
         numbers = tuple(naming.inherited(one.operator, changing) for one in made_of)
-        mutation = mutation.heir(numbers, genes, rng)
-        changing = f"{changing}({mutation.heritage:.4g})"
+        mutation = heir = heritable.heir(numbers, genes, rng)
+        changing = f"{changing}({heir.heritage:.4g})"
     for _ in range(_MAX_MUTATIONS):
         child = genes.repair(mutation(values, genes, rng))
         if child not in known:

@@ -101,6 +101,10 @@ class _Coordinates:
     places: npt.NDArray[np.int64] = field(init=False)
     #: Half the width of a number's cell, by slot: 0 for real ones.
     halves: Slots = field(init=False)
+    #: Coordinate of each slot; of a choice, the first.
+    every: npt.NDArray[np.int64] = field(init=False)
+    #: Slots of choices.
+    choice_slots: list[int] = field(default_factory=list)
     #: First coordinate and the one after the last of choices and of orders.
     choices: list[tuple[int, int]] = field(default_factory=list)
     orders: list[tuple[int, int]] = field(default_factory=list)
@@ -109,11 +113,13 @@ class _Coordinates:
 
     def __post_init__(self) -> None:
         genes, at = self.genes, 0
-        slots, places = list[int](), list[int]()
+        slots, places, every = list[int](), list[int](), list[int]()
         self.floor = np.zeros(genes.num_coordinates)
         for one, (first, end) in zip(genes.genes, genes.spans, strict=True):
             width = len(one.choices) if isinstance(one, Categorical) else end - first
+            every += range(at, at + end - first)
             if isinstance(one, Categorical):
+                self.choice_slots.append(first)
                 self.choices.append((at, at + width))
                 self.floor[at : at + width] = _FLOOR
             elif isinstance(one, Permutation):
@@ -126,11 +132,30 @@ class _Coordinates:
                     self.floor[at] = _FLOOR / (genes.upper[first] - genes.lower[first] + 1)
             at += width
         self.slots, self.places = np.array(slots, dtype=int), np.array(places, dtype=int)
+        self.every = np.array(every, dtype=int)
         self.halves = np.where(genes.whole, 0.5, 0.0)
+
+    def encode(self, genome: Genome) -> Slots:
+        """Does what `Genes.encode` does; made for being called for each candidate."""
+        genes, (low, high) = self.genes, self.genes.edges
+        vector = np.zeros(len(self.floor))
+        vector[self.every] = (genes.to_inner(np.asarray(genome)) - low) / (high - low)
+        for slot, (first, end) in zip(self.choice_slots, self.choices, strict=True):
+            vector[first:end] = 0.0
+            vector[first + int(genome[slot])] = 1.0
+        return vector
+
+    def decode(self, vector: Slots) -> Genome:
+        """Does what `Genes.decode` does; made for being called for each candidate."""
+        genes, (low, high) = self.genes, self.genes.edges
+        numbers = low + np.clip(vector[self.every], 0.0, 1.0) * (high - low)
+        for slot, (first, end) in zip(self.choice_slots, self.choices, strict=True):
+            numbers[slot] = np.argmax(vector[first:end])
+        return genes.repair(genes.to_outer(numbers))
 
     def likely(self, genome: Genome, number: int, mean: Slots, stds: Slots) -> Slots:
         """Returns the vector that a genome may have come from; always the same for a number."""
-        vector = self.genes.encode(genome)
+        vector = self.encode(genome)
         low, high = self._cells(genome)
         at, open_ = self.places, low < high
         if not (open_.any() or self.choices or self.orders):
@@ -215,7 +240,7 @@ class Runs:
         es, length = self._es, self.genes.num_coordinates
         steps = [es.sm.transform(z) for z in rng.standard_normal((num, length))]
         scale = es.sigma * es.sigma_vec.scaling
-        return [self.genes.decode(es.mean + scale * step) for step in steps]
+        return [self._coordinates.decode(es.mean + scale * step) for step in steps]
 
     def tell(self, told: Told) -> None:
         """Updates the distribution, or begins a new run where this one has come to its end."""

@@ -7,11 +7,16 @@ vectors, to mix the genomes is to mix the models.
 The archives are not kept apart: the memory holds whoever is the best of a cell of any of them, from
 which they follow.
 
-Deviations: a mutation operator takes the place of the mutation of singular values, which no
-coefficients can express (`workers.spectra` has it); the first generation is sampled, part of it
-about the plain merge, in place of the experts; a candidate counts as a generation of the paper's,
-and candidates that are proposed together are bred from the same archives, as its workers do; with
-more than three tasks a grid is laid over the mean of the others (see `behaviour`).
+Where genomes say how two models are joined (`kind: whole_model`, `crossover: task_vectors`), the
+space mixes task vectors and scales their singular values, and the first generation has the experts:
+the published algorithm. The search ends with the merge of the archives' best.
+
+Deviations: elsewhere a mutation operator takes the place of the mutation of singular values, which
+no coefficients can express, and the first generation is sampled, part of it about the plain merge,
+in place of the experts; where an archive has one member it is both parents; a candidate counts as a
+generation of the paper's, and candidates that are proposed together are bred from the same
+archives, as its workers do; with more than three tasks a grid is laid over the mean of the others
+(see `behaviour`).
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,7 +34,7 @@ from annotated_types import Ge, Gt
 from orchestrator.algorithms.archive import Archive, Grid, Limits, keep_best
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
 from orchestrator.algorithms.breeder import Breeder
-from orchestrator.algorithms.children import child_of
+from orchestrator.algorithms.children import child_of, siblings
 from orchestrator.operators.mutation import MUTATIONS, Mutation, Polynomial
 from orchestrator.operators.naming import label
 from orchestrator.spaces.genes import Genes, Genome, Slots
@@ -67,10 +73,15 @@ class CycleQd(Breeder):
     alpha_low: Annotated[float, Gt(0)] = 0.5
     #: Weight of who is the first; equal to `alpha_low` all members are drawn alike.
     alpha_high: Annotated[float, Gt(0)] = 0.8
-    #: Standard deviation about 1 of the weights that parents are mixed with.
+    #: Standard deviation about 1 of the weights that parents are mixed with; a space of whole
+    #: models has one of its own.
     omega_sigma: Annotated[float, Ge(0)] = 0.3
-    #: How a child is changed after that; null leaves it as it is.
+    #: How a child is changed after that; null leaves it as it is. In a space of whole models the
+    #: space's own mutation does so.
     mutation: Mutation | None = Polynomial()
+    #: Whether the search ends with a merge of the best of each archive, weighted by the softmax of
+    #: their metrics: one more model to be measured, where the space can say it.
+    aggregate: bool = True
 
     def __post_init__(self) -> None:
         if self.alpha_low > self.alpha_high:
@@ -89,6 +100,17 @@ class CycleQd(Breeder):
                 f"({', '.join(names)}), got {len(self.limits)}"
             )
 
+    def remarks_on_objectives(self, kind: str, names: Sequence[str]) -> list[str]:
+        """Says where there is nothing to cycle through."""
+        del kind
+        if len(names) > 1:
+            return []
+        said = (
+            f"search: there is one objective, {names[0]!r}, and so one archive of one cell; give "
+            "several tasks a weight, or use another algorithm"
+        )
+        return [said]
+
     def tell(self, memory: Memory, evaluated: Sequence[Evaluated]) -> Memory:
         """Keeps who is the best of a cell of any archive, and counts the candidates."""
         told = memory.state.get("told", 0) + len(evaluated)
@@ -106,14 +128,31 @@ class CycleQd(Breeder):
         metrics = np.array([_metrics_of(one) for one in members], dtype=np.float64)
         found = []
         for task in range(metrics.shape[1]):
-            others = np.delete(metrics, task, axis=1)
-            between = (*limits[:task], *limits[task + 1 :])
-            if others.shape[1] and self._is_mean(metrics.shape[1]):
-                others = others.mean(axis=1, keepdims=True)
-                between = (_mean(between),)
-            cells = self.archive.cells_of(others, between)
+            cells = self.archive.cells_of(*self.behaviours(metrics, limits, task))
             found.append(keep_best(members, cells, partial(_quality, task=task)))
         return found
+
+    def behaviours(self, metrics: Metrics, limits: Limits, task: int) -> tuple[Slots, Limits]:
+        """Returns what tells members' cells in a task's archive, and between which numbers."""
+        others = np.delete(metrics, task, axis=1)
+        between = (*limits[:task], *limits[task + 1 :])
+        if others.shape[1] and self._is_mean(metrics.shape[1]):
+            return others.mean(axis=1, keepdims=True), (_mean(between),)
+        return others, between
+
+    def aggregated(self, memory: Memory) -> dict[str, float]:
+        """Returns the softmax of what the best of each archive is worth there, by candidate."""
+        members = _comparable(memory.members)
+        if not self.aggregate or not members:
+            return {}
+        archives = self.archives(members, self._limits(memory, members))
+        best = [max(one, key=partial(_quality, task=at)) for at, one in enumerate(archives)]
+        worth = np.array([_metrics_of(one)[at] for at, one in enumerate(best)])
+        shares = np.exp(worth - worth.max())
+        found: dict[str, float] = {}
+        for one, share in zip(best, (shares / shares.sum()).tolist(), strict=True):
+            found[one.candidate] = found.get(one.candidate, 0.0) + share
+        return {name: round(share, 6) for name, share in found.items()} if len(found) > 1 else {}
 
     def _is_mean(self, num_tasks: int) -> bool:
         if self.behaviour is not None:
@@ -137,17 +176,15 @@ class CycleQd(Breeder):
         members = _comparable(memory.members)
         archives = self.archives(members, self._limits(memory, members))
         chances = [self.chances(archive) for archive in archives]
-        known = {member.genome for member in memory.members}
-        children: list[Proposal] = []
-        told = memory.state.get("told", 0)
-        for number in range(told, told + num):
-            task = number % len(archives)
+        numbers = count(memory.state.get("told", 0))
+
+        def born(known: Collection[Genome]) -> Proposal:
+            task = next(numbers) % len(archives)
             chosen = _draw_two(chances[task], rng)
             parents = [archives[task][index] for index in chosen]
-            child = self._child(parents, known, genes, rng)
-            known.add(child.genome)
-            children.append(child)
-        return children
+            return self._child(parents, known, genes, rng)
+
+        return siblings(memory.members, num, born)
 
     def chances(self, archive: Sequence[Evaluated]) -> Slots:
         """Returns how likely each member becomes a parent: elite sampling by all metrics."""

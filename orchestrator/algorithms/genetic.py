@@ -2,6 +2,9 @@
 
 In `async` mode it is the steady-state algorithm (Whitley 1989; Scott & De Jong 2015): (mu + 1).
 
+By default half of the members live on, and operators of two kinds breed: those that make steps of
+one size, and those that exchange genes and make steps of any size.
+
 Deviations: half of the first generation lies about the plain merge (see `warm_start`); one child of
 each crossing is kept; a child that equals a member of its generation or of the population is
 mutated again, since measuring a model twice teaches nothing; members that could not be measured
@@ -19,13 +22,13 @@ import numpy as np
 from annotated_types import Ge, Interval
 
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, comparable, ranked
-from orchestrator.algorithms.children import child_of, first_generation
+from orchestrator.algorithms.children import child_of, first_generation, newcomer, siblings
 from orchestrator.algorithms.islands import Islands, born_on
 from orchestrator.algorithms.steady_state import replaced
 from orchestrator.algorithms.toolbox import Toolbox
-from orchestrator.operators.crossover import Crossover, Sbx
+from orchestrator.operators.crossover import Crossover, Sbx, Uniform
 from orchestrator.operators.diversity import Immigrants, Sharing, distances
-from orchestrator.operators.mutation import Mutation, Polynomial
+from orchestrator.operators.mutation import Flip, Mutation, Polynomial
 from orchestrator.operators.selection import Selection, Tournament
 from orchestrator.spaces.genes import Genes, Genome
 
@@ -42,9 +45,9 @@ class Genetic:
     #: How parents are chosen.
     selection: Selection = Tournament()
     #: How two parents make a child; of several in a list, each child is made by one.
-    crossover: Crossover | tuple[Crossover, ...] = Sbx()
+    crossover: Crossover | tuple[Crossover, ...] = (Sbx(), Uniform())
     #: How a child is changed; of several in a list, each child is changed by one.
-    mutation: Mutation | tuple[Mutation, ...] = Polynomial()
+    mutation: Mutation | tuple[Mutation, ...] = (Polynomial(), Flip())
     #: How one of several operators is chosen: all alike, or rather those whose children are often
     #: better than their better parents (adaptive pursuit).
     operators: Literal["uniform", "adaptive"] = "uniform"
@@ -52,8 +55,9 @@ class Genetic:
     #: merge among them; the rest is sampled at random.
     warm_start: Annotated[float, Interval(ge=0, le=1)] = 0.5
     #: Best members that live on; each generation measures `population_size - elites` children.
-    #: On islands, so many on each.
-    elites: Annotated[int, Ge(0)] = 1
+    #: Null is half of the population; one with `sharing`, as the best lie on one peak. On islands,
+    #: so many on each.
+    elites: Annotated[int, Ge(0)] | None = None
     #: Gives those that are near to others fewer children; null shares nothing.
     sharing: Sharing | None = None
     #: Populations that breed apart and exchange their best; null is one population.
@@ -68,7 +72,7 @@ class Genetic:
         if self.islands is not None:
             self.islands.check(self.population_size)
             smallest = self.islands.sizes(self.population_size)[-1]
-        if self.elites >= smallest:
+        if self.elites is not None and self.elites >= smallest:
             of = "members of the smallest island" if self.islands else "population_size"
             raise ValueError(f"elites: expected fewer than {of} ({smallest}), got {self.elites}")
         for name, some in (("crossover", self.crossover), ("mutation", self.mutation)):
@@ -114,14 +118,14 @@ class Genetic:
         return self.mode == "async"
 
     def ask_one(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> Proposal:
-        """Returns a child of the population, or a sample while nothing has been measured."""
+        """Returns a child of the population, or a newcomer while nothing has been measured."""
         if self.islands is not None:
             at = int(rng.integers(self.islands.count))
             part = self._parts(memory)[at]
             return born_on(at, [self._lone[at].ask_one(genes, part, rng)])[0]
         members = self._members(memory)
         if not members:
-            return Proposal(genome=genes.sample(rng, 1)[0], operator="sample")
+            return newcomer(genes, self.warm_start, rng)
         pool = self._pool(genes, members, rng)
         if pool.is_narrow and self.immigrants and rng.random() < self.immigrants.share:
             return _immigrants(genes, 1, rng)[0]
@@ -131,25 +135,29 @@ class Genetic:
         """The elite is not measured again."""
         if self.asynchronous or generation == 1:
             return self.population_size
-        return self.population_size - self.elites * (self.islands.count if self.islands else 1)
+        lone = self._lone if self.islands else [self]
+        return sum(one.population_size - one.num_elites for one in lone)
+
+    @property
+    def num_elites(self) -> int:
+        """Members of a population that live on."""
+        if self.elites is not None:
+            return self.elites
+        return 1 if self.sharing is not None else self.population_size // 2
 
     def _generation(self, genes: Genes, memory: Memory, rng: np.random.Generator) -> list[Proposal]:
         members = self._members(memory)
         if not members:
             return first_generation(genes, self.population_size, self.warm_start, rng)
-        num, pool = (
-            self.population_size - min(self.elites, len(members)),
-            self._pool(genes, members),
-        )
+        num = self.population_size - min(self.num_elites, len(members))
+        pool = self._pool(genes, members)
         num_new = math.ceil(self.immigrants.share * num) if self.immigrants else 0
         num_new = num_new if pool.is_narrow else 0
-        known = {member.genome for member in members}
-        children: list[Proposal] = []
-        for _ in range(num - num_new):
-            child = self._child(genes, pool, memory, known, rng)
-            known.add(child.genome)
-            children.append(child)
-        return children + _immigrants(genes, num_new, rng)
+
+        def born(known: Collection[Genome]) -> Proposal:
+            return self._child(genes, pool, memory, known, rng)
+
+        return siblings(members, num - num_new, born) + _immigrants(genes, num_new, rng)
 
     def _pool(
         self, genes: Genes, members: Sequence[Evaluated], rng: np.random.Generator | None = None
@@ -195,7 +203,7 @@ class Genetic:
             records = memory.state.get("operators", {})
             state["operators"] = self._tools.learned(records, evaluated, worths)
         if not self.asynchronous:
-            kept = ranked([*members[: self.elites], *evaluated])[: self.population_size]
+            kept = ranked([*members[: self.num_elites], *evaluated])[: self.population_size]
         elif state or self.sharing or self.immigrants:
             kept, state["left"] = replaced(
                 members, left, evaluated, self.population_size, niches=self.sharing is not None

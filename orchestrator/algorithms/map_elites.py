@@ -21,7 +21,7 @@ from annotated_types import Ge
 from orchestrator.algorithms.archive import Archive, Grid, Limits, keep_best
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal, ranked
 from orchestrator.algorithms.breeder import Breeder
-from orchestrator.algorithms.children import child_of
+from orchestrator.algorithms.children import child_of, siblings
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
 from orchestrator.spaces.genes import Genes, Genome, Slots
@@ -98,6 +98,17 @@ class MapElites(Breeder):
         """Refuses axes along objectives that there are not."""
         self._check_places("objective", names)
 
+    def remarks_on_objectives(self, kind: str, names: Sequence[str]) -> list[str]:
+        """Says where no objective but the fitness counts, although several are aimed at."""
+        looks = not self.axes or any(axis.of == "objective" for axis in self.axes)
+        if looks or kind != "pareto":
+            return []
+        said = (
+            "axes: none is along an objective, so that the search looks at the fitness alone: the "
+            f"front of {', '.join(names)} is of what it comes across"
+        )
+        return [said]
+
     def _check_places(self, of: str, names: Sequence[str]) -> None:
         for at, axis in enumerate(self.axes):
             if axis.of == of and axis.place >= len(names):
@@ -146,13 +157,10 @@ class MapElites(Breeder):
     def _children(
         self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator
     ) -> list[Proposal]:
-        known = {member.genome for member in memory.members}
-        children: list[Proposal] = []
-        for _ in range(num):
-            child = self._child(genes, memory, known, rng)
-            known.add(child.genome)
-            children.append(child)
-        return children
+        def born(known: Collection[Genome]) -> Proposal:
+            return self._child(genes, memory, known, rng)
+
+        return siblings(memory.members, num, born)
 
     def _child(
         self, genes: Genes, memory: Memory, known: Collection[Genome], rng: np.random.Generator

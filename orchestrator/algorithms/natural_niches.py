@@ -140,12 +140,35 @@ def scores_of(members: Sequence[Evaluated], *, subtract_worst: bool = False) -> 
     """
     lengths = {len(one.answers) for one in members}
     if len(lengths) == 1 and lengths != {0}:
-        scores = np.array([one.answers for one in members], dtype=np.float64)
+        scores = _TABLE.of(members)
     else:
         scores = np.array([[one.fitness or 0.0] for one in members])
     worst = scores.min(axis=0)
     found: Scores = scores - (worst if subtract_worst else np.minimum(worst, 0.0))
     return found
+
+
+class _Table:
+    """The answers of those asked for last, as rows: an archive changes by a member at a time."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[Evaluated, ...], Scores] = (), np.empty((0, 0))
+
+    def of(self, members: Sequence[Evaluated]) -> Scores:
+        """Returns a row for each; those of who was asked for last are at hand."""
+        rows = {id(one): row for one, row in zip(*self._known, strict=True)}
+        found = np.array(
+            [
+                np.array(one.answers, dtype=np.float64) if row is None else row
+                for one in members
+                for row in (rows.get(id(one)),)
+            ]
+        )
+        self._known = tuple(members), found  # holds on to who is known by where it is
+        return found
+
+
+_TABLE = _Table()
 
 
 def worths(scores: Scores, alpha: float) -> Numbers:

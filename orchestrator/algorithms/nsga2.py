@@ -55,6 +55,10 @@ class Nsga2(Breeder):
         order = np.lexsort((-lonely, level))[: self.population_size]
         return Memory(tuple(candidates[index] for index in order))
 
+    def remarks_on_objectives(self, kind: str, names: Sequence[str]) -> list[str]:
+        """Says where there is no front to be found, or another one than is aimed at."""
+        return remarks_on_front(kind, names)
+
     def _children(
         self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator
     ) -> list[Proposal]:
@@ -66,6 +70,25 @@ class Nsga2(Breeder):
             return [members[index] for index in self.selection(places, 2, rng)]
 
         return children_of(members, num, choose, self.crossover, self.mutation, genes, rng)
+
+
+def remarks_on_front(kind: str, names: Sequence[str]) -> list[str]:
+    """Returns what a search for a front makes of objectives that do not ask for one."""
+    if len(names) == 1:
+        said = (
+            f"search: there is one objective, {names[0]!r}, so that there is no front to search "
+            "for; name several in 'objectives', or use an algorithm for one, such as genetic"
+        )
+        return [said]
+    if kind != "pareto":
+        aim = "their weighted sum" if kind == "weighted" else "the first of them before the next"
+        said = (
+            f"search: searches for the front of {', '.join(names)}, but the aim is {aim}, which "
+            "only picks the best of what it finds; set 'objectives' to pareto, or use an "
+            "algorithm for one number, such as genetic"
+        )
+        return [said]
+    return []
 
 
 def fronts_of(evaluated: Sequence[Evaluated]) -> list[list[Evaluated]]:

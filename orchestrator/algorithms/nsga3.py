@@ -25,7 +25,7 @@ from annotated_types import Ge
 from orchestrator.algorithms.base import Evaluated, Memory, Proposal
 from orchestrator.algorithms.breeder import Breeder
 from orchestrator.algorithms.children import children_of
-from orchestrator.algorithms.nsga2 import fronts_of, values_of
+from orchestrator.algorithms.nsga2 import fronts_of, remarks_on_front, values_of
 from orchestrator.operators.crossover import Crossover, Sbx
 from orchestrator.operators.mutation import Mutation, Polynomial
 from orchestrator.operators.pareto import Rows, directions, num_directions
@@ -68,6 +68,10 @@ class Nsga3(Breeder):
             )
             last = [last[index] for index in _spread(costs, len(kept), num, towards)]
         return Memory(members=(*kept, *last[:num]), state=state)
+
+    def remarks_on_objectives(self, kind: str, names: Sequence[str]) -> list[str]:
+        """As NSGA-II does."""
+        return remarks_on_front(kind, names)
 
     def _children(
         self, genes: Genes, memory: Memory, num: int, rng: np.random.Generator

@@ -1,9 +1,12 @@
 """Several algorithms share one budget, by what each has earned (adaptive probability matching).
 
 After Fialho et al. 2010 (https://doi.org/10.1007/s10472-010-9213-y), with algorithms in place of
-operators: an algorithm earns 1 for each of its candidates that is better than the best known before
-its generation, and its share of the next one follows from what it earned per candidate of late. All
-keep a share, so that one that is good at the end is there then. Ranks alone count.
+operators: what a candidate is better by than the best known before it is a gain, and an algorithm
+earns by the ranks of its gains among all of late (sum of ranks), so that many tiny ones are worth
+less than a few large ones, on whatever scale. Its share of the next candidates is a power of what
+it earned per candidate: most of the budget is to be spent by whoever is best at present. All keep a
+share, so that one that is good at the end is there then, and hardly less than the others while it
+is on `trial`: who learns slowly may come to be the fastest.
 
 Those that can do without generations run so, since their shares change; the others are told once as
 many outcomes have come as their generation has. Each is told of its own candidates and, if it has
@@ -29,11 +32,21 @@ from orchestrator.algorithms.base import (
     as_asynchronous,
     check_genes,
     check_objectives,
+    ranked,
+    remarks_on_objectives,
 )
 from orchestrator.algorithms.cma_es import CmaEs
 from orchestrator.algorithms.genetic import Genetic
+from orchestrator.operators.crossover import Uniform
+from orchestrator.operators.mutation import Flip
 from orchestrator.spaces.genes import Genes
 
+#: What a gain is worth of the next greater one.
+_DECAY = 0.8
+#: Share of the candidates that is dealt out evenly while any algorithm is on trial.
+_EVEN_ON_TRIAL = 0.8
+#: How much more than in proportion those get who earn more.
+_POWER = 2.0
 #: Earned by everyone before anything is known, and the candidates that it was earned with.
 _PRIOR = (0.5, 2.0)
 #: Which algorithm proposed a candidate, at the end of its operator.
@@ -41,7 +54,8 @@ _MARK = re.compile(r"@of(\d+)$")
 
 
 def _usual() -> tuple[Algorithm, ...]:
-    return (CmaEs(population_size=16), Genetic(population_size=16))
+    by_genes = Genetic(population_size=16, crossover=Uniform(), mutation=Flip())
+    return (CmaEs(population_size=12), by_genes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +68,9 @@ class Portfolio:
     #: Among whom candidates are shared out.
     algorithms: tuple[Algorithm, ...] = field(default_factory=_usual)
     #: Candidates over which what was earned is forgotten.
-    window: Annotated[int, Ge(1)] = 200
+    window: Annotated[int, Ge(1)] = 100
+    #: Candidates of its own after which an algorithm can fall far behind.
+    trial: Annotated[int, Ge(0)] = 300
     #: Share of the candidates that is dealt out evenly, whatever was earned.
     even: Annotated[float, Interval(ge=0, le=1)] = 0.2
     #: `async` waits for no generation.
@@ -83,6 +99,14 @@ class Portfolio:
             except ValueError as error:
                 raise ValueError(f"algorithms.{at}.{error}") from error
 
+    def remarks_on_objectives(self, kind: str, names: Sequence[str]) -> list[str]:
+        """Says of each algorithm which objectives are without effect on it."""
+        return [
+            f"algorithms.{at}: {remark.removeprefix('search: ')}"
+            for at, arm in enumerate(self._arms)
+            for remark in remarks_on_objectives(arm, kind, names)
+        ]
+
     @property
     def needs_answers(self) -> bool:
         """Whether any algorithm wants to know what each document scored."""
@@ -108,12 +132,7 @@ class Portfolio:
         """Tells each algorithm of its own and of the best, and books what it earned."""
         told = sorted(evaluated, key=lambda one: one.number)
         known = memory.members[0] if memory.members else None
-        better = [
-            one
-            for one in told
-            if one.fitness is not None and (known is None or one.worth > known.worth)
-        ]
-        best = max([*memory.members, *better], key=lambda one: one.rank, default=None)
+        best = max(ranked([*memory.members, *told])[:1], key=lambda one: one.rank, default=None)
         news = best if best is not known else None
         parts = list(self._parts(memory))
         for at, arm in enumerate(self._arms):
@@ -123,9 +142,8 @@ class Portfolio:
                 if _maker(one) in (None, at) or (one is news and as_asynchronous(arm) is not None)
             ]
             parts[at] = _tell(arm, parts[at], ours)
-        return Memory(
-            () if best is None else (best,), self._booked(memory, told, better), tuple(parts)
-        )
+        state = self._booked(memory, told, known)
+        return Memory(() if best is None else (best,), state, tuple(parts))
 
     @property
     def asynchronous(self) -> bool:
@@ -156,23 +174,50 @@ class Portfolio:
 
     def _shares(self, memory: Memory) -> list[float]:
         num = len(self.algorithms)
-        credit, spent = (memory.state.get(name, [0.0] * num) for name in ("credit", "spent"))
+        told, spent = (memory.state.get(name, [0.0] * num) for name in ("told", "spent"))
+        credit = [0.0] * num
+        gains = sorted(memory.state.get("gains", ()), key=lambda gain: -gain[-1])
+        for rank, (_, at, _) in enumerate(gains):
+            credit[at] += _DECAY**rank
         worth = [
-            (one + _PRIOR[0]) / (cost + _PRIOR[1]) for one, cost in zip(credit, spent, strict=True)
+            ((one + _PRIOR[0]) / (cost + _PRIOR[1])) ** _POWER
+            for one, cost in zip(credit, spent, strict=True)
         ]
-        return [self.even / num + (1 - self.even) * one / sum(worth) for one in worth]
+        even = self.even if min(told) >= self.trial else max(self.even, _EVEN_ON_TRIAL)
+        return [even / num + (1 - even) * one / sum(worth) for one in worth]
 
     def _booked(
-        self, memory: Memory, told: Sequence[Evaluated], better: Sequence[Evaluated]
+        self, memory: Memory, evaluated: Sequence[Evaluated], known: Evaluated | None
     ) -> dict[str, Any]:
-        """Returns what each has earned and spent, fading with every candidate."""
-        fading = (1 - 1 / self.window) ** len(told)
-        state: dict[str, Any] = {}
-        for name, counted in (("credit", better), ("spent", told)):
-            before = memory.state.get(name, [0.0] * len(self.algorithms))
-            makers = [_maker(one) for one in counted]
-            state[name] = [fading * old + makers.count(at) for at, old in enumerate(before)]
-        return state
+        """Returns the gains of late, with their makers, and what each spent, of late and ever."""
+        none, makers = [0.0] * len(self.algorithms), [_maker(one) for one in evaluated]
+        fading = (1 - 1 / self.window) ** len(evaluated)
+        spent, told = (memory.state.get(name, none) for name in ("spent", "told"))
+        now = memory.state.get("now", 0) + len(evaluated)
+        gains = [
+            *(gain for gain in memory.state.get("gains", ()) if gain[0] > now - self.window),
+            *(
+                [now, maker, _gain(one, known)]
+                for one, maker in zip(evaluated, makers, strict=True)
+                if known is not None and maker is not None and _is_better(one, known)
+            ),
+        ]
+        return {
+            "now": now,
+            "gains": gains,
+            "spent": [fading * old + makers.count(at) for at, old in enumerate(spent)],
+            "told": [old + makers.count(at) for at, old in enumerate(told)],
+        }
+
+
+def _is_better(one: Evaluated, known: Evaluated) -> bool:
+    return one.fitness is not None and one.worth > known.worth
+
+
+def _gain(one: Evaluated, known: Evaluated) -> float:
+    """Returns by how much one is better, in whatever it is that decides."""
+    pairs = zip(one.worth, known.worth, strict=True)
+    return next(float(ours) - float(theirs) for ours, theirs in pairs if ours != theirs)
 
 
 def _steady(arm: Algorithm, population_size: int) -> Algorithm:

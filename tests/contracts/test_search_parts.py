@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -25,7 +26,7 @@ from orchestrator.spaces.genes import (
     Real,
     reals,
 )
-from tests.conftest import mixed_genes
+from tests.conftest import FakeSpace, mixed_genes
 
 FITNESS = [5.0, 4.0, 4.0, 1.0, 0.0, -3.0]
 
@@ -356,6 +357,29 @@ def test_an_asynchronous_algorithm_asks_for_one_more_within_bounds(algorithm, fa
         assert set(one.parents) <= known
         assert genes.repair(np.asarray(one.genome)) == one.genome
         assert all(type(gene) is float for gene in one.genome)
+
+
+class WarmSpace(FakeSpace):
+    """A box that knows a sensible genome."""
+
+    @property
+    def genes(self) -> Genes:
+        return replace(super().genes, start=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("algorithm", [one for one in STEADY if hasattr(one, "warm_start")])
+def test_a_warm_start_counts_as_long_as_nobody_has_been_measured(algorithm):
+    space, limits = WarmSpace(), Limits(evaluations=40)
+    campaign = Campaign(space=space, algorithm=algorithm, seed=1, limits=limits)
+    first = start(campaign).candidates
+    assert sum(one.operator == "start" for one in first) == 5
+    assert space.genes.start in [one.genome for one in first]
+    for share, expected in ((0.0, {"sample"}), (0.5, {"sample", "start"}), (1.0, {"start"})):
+        warm = replace(algorithm, warm_start=share)
+        drawn = [
+            warm.ask_one(space.genes, Memory(), np.random.default_rng(seed)) for seed in range(30)
+        ]
+        assert {one.operator for one in drawn} == expected
 
 
 @pytest.mark.parametrize("algorithm", IN_ANY_ORDER)

@@ -122,7 +122,7 @@ def test_distances_are_those_of_the_genes(genes):
 @MODES
 def test_islands_breed_apart_until_their_best_move_to_the_next(mode):
     algorithm = Genetic(
-        population_size=18, islands=Islands(count=3, every=4, migrants=2), mode=mode
+        population_size=18, islands=Islands(count=3, every=4, migrants=2), elites=1, mode=mode
     )
     memory, everyone = run(algorithm, BOX, sphere, 18 + 2 * 15)
     homes = [{one.candidate for one in part.members} for part in memory.parts]
@@ -164,7 +164,8 @@ def test_a_fork_takes_a_population_to_islands_and_back():
 
 @MODES
 def test_immigrants_come_when_the_population_is_narrow_and_only_then(mode):
-    algorithm = Genetic(population_size=20, immigrants=Immigrants(below=0.1, share=0.25), mode=mode)
+    coming_in = Immigrants(below=0.1, share=0.25)
+    algorithm = Genetic(population_size=20, immigrants=coming_in, elites=1, mode=mode)
     rng = np.random.default_rng(0)
 
     def coming(genomes) -> int:
@@ -236,9 +237,29 @@ def test_what_is_learned_of_operators_does_not_depend_on_the_order_of_a_batch():
     assert one["one_point"][2] == max(probability for _, _, probability in one.values())
 
 
+def test_half_of_the_members_live_on_unless_they_are_to_be_far_apart():
+    plain = Genetic(population_size=9)
+    assert [plain.size(1), plain.size(2)] == [9, 5]
+    assert replace(plain, elites=1).size(2) == 8
+    assert replace(plain, sharing=Sharing(radius=0.1)).size(2) == 8
+    apart = replace(plain, islands=Islands(count=2))
+    memory, _ = run(apart, BOX, sphere, 9)
+    proposals = apart.ask(BOX, memory, np.random.default_rng(0))
+    assert len(proposals) == apart.size(2) == 3 + 2, "of five and of four"
+
+
+def test_the_defaults_come_to_rest_on_an_optimum():
+    genes = reals([f"x{n}" for n in range(5)], [0.0] * 5, [1.0] * 5)
+    found = [run(Genetic(population_size=30), genes, sphere, 1500, seed)[0] for seed in range(3)]
+    assert min(memory.members[0].fitness for memory in found) > -1e-5
+
+
 def test_two_operators_of_one_kind_are_told_apart():
     algorithm = Genetic(
-        population_size=40, crossover=(Sbx(eta=2.0), Sbx(eta=20.0)), operators="adaptive"
+        population_size=40,
+        crossover=(Sbx(eta=2.0), Sbx(eta=20.0)),
+        mutation=Polynomial(),
+        operators="adaptive",
     )
     memory, everyone = run(algorithm, BOX, sphere, 200)
     made = {naming.plain(one.operator) for one in everyone}

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pytest
+import yaml
 
-from orchestrator.algorithms.base import Evaluated, Memory
+from orchestrator import assemble, config
+from orchestrator.algorithms.base import Evaluated, Memory, remarks_on_objectives
+from orchestrator.algorithms.genetic import Genetic
 from orchestrator.algorithms.nsga2 import Nsga2, fronts_of
 from orchestrator.algorithms.nsga3 import Nsga3, reference_directions
+from orchestrator.algorithms.portfolio import Portfolio
 from orchestrator.algorithms.random_search import RandomSearch
 from orchestrator.operators.pareto import directions, hypervolume
 from orchestrator.spaces.genes import reals
@@ -296,3 +301,41 @@ def test_a_search_for_two_objectives_clearly_beats_random_search(part, mode):
 
     ours, theirs = (median(how(seed) for seed in range(3)) for how in (run, drawn))
     assert ours > theirs + 0.25
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kind", "names", "said"),
+    [
+        ("pareto", ["a", "-size"], None),
+        ("weighted", ["a"], "one objective, 'a'"),
+        ("weighted", ["a", "b"], "front of a, b, but the aim is their weighted sum"),
+        ("lexicographic", ["a", "b"], "the aim is the first of them before the next"),
+    ],
+)
+def test_a_search_for_a_front_says_so_where_there_is_none_or_it_is_not_the_aim(
+    part, kind, names, said
+):
+    remarks = remarks_on_objectives(part(population_size=8), kind, names)
+    assert len(remarks) == (said is not None)
+    assert all(said in one for one in remarks)
+
+
+def test_a_search_by_one_number_says_that_it_looks_for_no_front():
+    arms = (Genetic(population_size=4), Nsga2(population_size=4))
+    mixed = Portfolio(population_size=8, algorithms=arms)
+    for algorithm in (arms[0], RandomSearch(population_size=4)):
+        assert "the fitness alone" in remarks_on_objectives(algorithm, "pareto", ["a", "b"])[0]
+        assert not remarks_on_objectives(algorithm, "weighted", ["a", "b"])
+    (one,) = remarks_on_objectives(mixed, "pareto", ["a", "b"])
+    assert one.startswith("algorithms.0: this algorithm looks at the fitness alone")
+
+
+def test_objectives_without_effect_are_among_the_warnings_of_a_campaign(tmp_path):
+    for kind, num in (("genetic", 0), ("nsga2", 1)):
+        plain = yaml.safe_load(Path("examples/knapsack.yaml").read_text(encoding="utf-8"))
+        search = {"kind": kind, "population_size": 40}
+        settings = config.from_dict({**plain, "search": search, "output": str(tmp_path)})
+        parts = assemble.assemble(settings)
+        assert len(parts.facts.warnings) == num
+        assert parts.search_settings["warnings"] == list(parts.facts.warnings)

@@ -72,6 +72,42 @@ def test_it_is_far_better_than_the_worst_of_its_algorithms():
     assert np.median(found) > np.median(lucky) / 50
 
 
+def test_nobody_falls_behind_while_on_trial():
+    settings = Portfolio(
+        population_size=10, algorithms=(RandomSearch(), CmaEs(population_size=10)), trial=200
+    )
+    counts = makers(search(settings, 400)[1])
+    assert min(counts.values()) > 0.35 * 400
+
+
+def test_a_few_large_gains_are_worth_more_than_many_tiny_ones():
+    settings = Portfolio(population_size=4, algorithms=(RandomSearch(), Grid()), trial=0)
+
+    def told(number, fitness, at):
+        return Evaluated(
+            candidate=f"s{number}", number=number, genome=(0.0,) * 6, fitness=fitness,
+            operator=f"sample@of{at}",
+        )  # fmt: skip
+
+    memory = settings.tell(Memory(), [told(1, 0.0, 0)])
+    for number in range(2, 32, 2):  # one gains a little often, the other much at times
+        best = memory.members[0].fitness
+        gains = [told(number, best + 1e-6, 0), told(number + 1, best + (number % 3 == 0), 1)]
+        memory = settings.tell(memory, gains)
+    shares = settings._shares(memory)
+    assert shares[1] > shares[0] > 0.05
+
+
+def test_it_keeps_up_with_the_best_of_its_algorithms():
+    alone = CmaEs(population_size=12)
+    both = Portfolio(population_size=12, algorithms=(RandomSearch(), alone))
+    needed = []
+    for settings in (alone, both):
+        _, everyone = search(settings, 1500, seed=1)
+        needed.append(next(one.number for one in everyone if one.fitness > -1e-3))
+    assert needed[1] < 2.5 * needed[0]
+
+
 def test_the_order_within_a_generation_changes_nothing():
     one, other = (search(Portfolio(), 160, shuffle=seed)[0] for seed in (1, 2))
     assert one == other
