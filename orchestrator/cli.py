@@ -45,6 +45,9 @@ CandidateId = Annotated[
 ]
 
 _STORE = "runs/shoal.db"
+#: Kinds of `search` that keep the best of each cell, and all that keep an archive.
+_WITH_CELLS = ("cycle_qd", "map_elites")
+_WITH_ARCHIVE = (*_WITH_CELLS, "natural_niches")
 
 db = typer.Typer(help="Look after a store.", no_args_is_help=True)
 app.add_typer(db, name="db")
@@ -191,10 +194,12 @@ def export_table(
 @app.command()
 def status(name: AnyName = None, store: StoreUrl = _STORE, as_json: Json = False) -> None:
     """Show how far a campaign is."""
-    from orchestrator.command_line import views
+    from orchestrator.command_line import archive_lines, views
 
     reader = _reader(store)
-    found = reader.status(name or _last(reader))
+    campaign = name or _last(reader)
+    found = reader.status(campaign)
+    found["archive"] = archive_lines.brief(_archive(reader, campaign, _WITH_CELLS))
     _print(found, as_json, views.status_lines)
 
 
@@ -203,16 +208,23 @@ def best(
     name: AnyName = None,
     num: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 1,
     front: Annotated[bool, typer.Option("--front", help="The whole Pareto front instead.")] = False,
+    archive: Annotated[bool, typer.Option("--archive", help="The best of each niche.")] = False,
     store: StoreUrl = _STORE,
     as_json: Json = False,
 ) -> None:
     """Show the best candidates."""
-    from orchestrator.command_line import views
+    from orchestrator.command_line import archive_lines, views
 
     reader = _reader(store)
     campaign = name or _last(reader)
     if front:
         _print(_front(reader, campaign), as_json, views.front_lines)
+        return
+    if archive:
+        cells = _archive(reader, campaign, _WITH_ARCHIVE)
+        if cells is None:
+            raise UserMistakeError(f"campaign {campaign!r} has no archive, or nothing in it yet")
+        _print(cells, as_json, archive_lines.lines)
         return
     found = {
         "campaign": campaign,
@@ -415,6 +427,17 @@ def _last(reader: Reader) -> str:
     if not names:
         raise UserMistakeError("the store has no campaign yet; `shoal run FILE` starts one")
     return names[0]
+
+
+def _archive(reader: Reader, campaign: str, kinds: Sequence[str]) -> dict[str, Any] | None:
+    """Returns a campaign's archives; None if its algorithm is another, or nothing is in them."""
+    stored = reader.settings(campaign)
+    if stored.get("search", {}).get("kind") not in kinds:
+        return None
+    from orchestrator import config
+    from orchestrator.command_line import archive_lines
+
+    return archive_lines.collect(reader, config.from_dict(stored, origin=f"campaign {campaign}"))
 
 
 def _front(reader: Reader, campaign: str) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from cluster.executor import ExecutorError
 from cluster.provenance import versions
 from orchestrator import assemble, config
 from orchestrator.assemble import CheckError, Parts
-from orchestrator.campaign.measuring import references_known
+from orchestrator.campaign.judging import references_known
 from orchestrator.campaign.state import State
 from orchestrator.command_line import exit_codes
 from orchestrator.command_line.progress import ProgressView
 from orchestrator.exporting import candidate_folder
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
 from orchestrator.measurement.estimator import UnfitValuesError
-from orchestrator.reporting import front, picture, report
+from orchestrator.reporting import archive_picture, archives, front, picture, report
 from orchestrator.reporting import result as results
 from orchestrator.reporting import result_tables as tables
 from orchestrator.settings import CampaignSettings
@@ -258,6 +258,9 @@ def _write(reader: Reader, result: results.Result) -> list[Path]:
     if result.front is not None:
         front.draw(result.front, folder / front.PICTURE)
         files.append(folder / front.PICTURE)
+    if result.archives is not None:
+        archive_picture.draw(result.archives, folder / archives.PICTURE)
+        files.append(folder / archives.PICTURE)
     (folder / "report.md").write_text(report.markdown(result, "fitness.png"), encoding="utf-8")
     return [folder / "report.md", folder / "fitness.png", *files]
 

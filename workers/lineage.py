@@ -50,23 +50,39 @@ class Cross:
     parents: tuple[int, int]
     cuts: tuple[Cut, ...]
     angle: Angle = "part"
-    #: Standard deviation of the noise that is added to every weight; its seed is the node's digest.
+    #: Standard deviation of the noise that is added to every weight.
     sigma: float = 0.0
+    #: Seed of the noise.
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """A mean of two parents' task vectors, (w1 t1 + w2 t2) / (w1 + w2), bent along its directions.
+    """A mean of task vectors, (w1 t1 + w2 t2 + ...) / (w1 + w2 + ...), bent along its directions.
 
-    (Kuroki et al. 2024, https://arxiv.org/abs/2410.14735.) Task vectors begin at the recipe's base.
+    (Kuroki et al. 2025, https://arxiv.org/abs/2410.14735.) Task vectors begin at the recipe's base.
+
+    Raises:
+        ValueError: if there is not one weight for each parent.
     """
 
-    #: Nodes before this one.
-    parents: tuple[int, int]
-    weights: tuple[float, float]
+    #: Nodes before this one; one or more.
+    parents: tuple[int, ...]
+    weights: tuple[float, ...]
     #: Least and most of the factors that the singular values of each matrix are multiplied by,
-    #: drawn by the node's digest; None leaves them.
+    #: drawn uniformly; None leaves them.
     factors: tuple[float, float] | None = None
+    #: Standard deviation of the noise that is added to every weight.
+    sigma: float = 0.0
+    #: Seed of factors and noise.
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.parents or len(self.weights) != len(self.parents):
+            raise ValueError(
+                f"a mix needs a weight for each parent, got {len(self.weights)} for "
+                f"{len(self.parents)}"
+            )
 
 
 Step: TypeAlias = "Cross | Mix"
@@ -153,45 +169,55 @@ class LineageRecipe(Written):
 
 
 def child_of(
-    parents: Sequence[LineageRecipe], step: Callable[[tuple[int, int]], Step]
+    parents: Sequence[LineageRecipe], step: Callable[[tuple[int, ...]], Step]
 ) -> LineageRecipe:
-    """Returns the recipe of two models' child: the steps of both, and one more.
+    """Returns the recipe of some models' child: the steps of all, and one more.
 
-    What both descend from is said once.
+    What several descend from is said once.
 
     Args:
-        parents: Two recipes of one base, type and order.
+        parents: Recipes of one base, type and order.
         step: Makes the last step, given the places of its parents.
 
     Raises:
         ValueError: if the parents differ in base, type or order.
     """
-    first, second = parents
-    if any(getattr(first, name) != getattr(second, name) for name in ("base", "dtype", "order")):
+    if len({(one.base, one.dtype, one.order) for one in parents}) != 1:
         raise ValueError("parents of a lineage must have one base, type and order")
-    sources = tuple(dict.fromkeys([*first.sources, *second.sources]))
+    sources = tuple(dict.fromkeys(source for one in parents for source in one.sources))
     steps: dict[Step, int] = {}
-    places = [_add(one, sources, steps) for one in (first, second)]
-    steps.setdefault(step((places[0], places[1])), len(sources) + len(steps))
-    return replace(first, sources=sources, steps=tuple(steps))
+    places = tuple(_add(one, sources, steps) for one in parents)
+    steps.setdefault(step(places), len(sources) + len(steps))
+    return replace(parents[0], sources=sources, steps=tuple(steps))
 
 
 def _add(recipe: LineageRecipe, sources: tuple[str, ...], steps: dict[Step, int]) -> int:
     """Adds a recipe's steps to those that are there; returns the place of its model."""
     places = [sources.index(one) for one in recipe.sources]
     for one in recipe.steps:
-        a, b = one.parents
-        moved = replace(one, parents=(places[a], places[b]))
+        moved = _with_parents(one, tuple(places[parent] for parent in one.parents))
         places.append(steps.setdefault(moved, len(sources) + len(steps)))
     return places[-1]
+
+
+def _with_parents(step: Step, parents: tuple[int, ...]) -> Step:
+    if isinstance(step, Mix):
+        return replace(step, parents=parents)
+    first, second = parents
+    return replace(step, parents=(first, second))
 
 
 def _step_as_dict(step: Step) -> dict[str, Any]:
     """Returns a step as plain data; what is as usual is left out."""
     parents = list(step.parents)
+    drawn = {
+        **({"sigma": step.sigma} if step.sigma else {}),
+        **({"seed": step.seed} if step.seed else {}),
+    }
     if isinstance(step, Mix):
         factors = {} if step.factors is None else {"factors": list(step.factors)}
-        return {"kind": "mix", "parents": parents, "weights": list(step.weights), **factors}
+        weights = list(step.weights)
+        return {"kind": "mix", "parents": parents, "weights": weights, **factors, **drawn}
     cuts = [
         {
             **({"filters": list(cut.filters)} if cut.filters else {}),
@@ -205,7 +231,7 @@ def _step_as_dict(step: Step) -> dict[str, Any]:
         "parents": parents,
         "cuts": cuts,
         **({} if step.angle == "part" else {"angle": step.angle}),
-        **({"sigma": step.sigma} if step.sigma else {}),
+        **drawn,
     }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from evaluators.digest import hash_text
@@ -315,4 +315,19 @@ def average(models: list[str], *, base: str, num_layers: int, dtype: str) -> Mer
         slices=(Slice(start=0, stop=num_layers, settings=(setting,)),),
         options={"normalize": False},
         dtype=dtype,
+    )
+
+
+def mean_of(recipes: Sequence[MergeRecipe], weights: Sequence[float]) -> MergeRecipe:
+    """Returns the recipe of the weighted mean of merges of one base, type and number of layers."""
+    first = recipes[0]
+    setting = Setting(filter=None, values={"weight": tuple(weights)})
+    return replace(
+        first,
+        method="linear",
+        sources=tuple(recipes),
+        slices=(Slice(start=0, stop=first.num_layers, settings=(setting,)),),
+        before=None,
+        after=None,
+        options={"normalize": False},
     )

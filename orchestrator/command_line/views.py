@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.campaign.state import Role
+from orchestrator.command_line.lineage_lines import lineage_lines
 from orchestrator.measurement.measured import Z95
 from orchestrator.storage.candidates import CandidateRecord
 
@@ -72,6 +73,12 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         ),
     ]
     lines += _spent_lines(found)
+    if found.get("archive"):
+        full = found["archive"]
+        lines.append(
+            f"archive     {full['cells']} of {full['num_cells']:,} cells, QD score "
+            f"{full['qd_score']:.4g}"
+        )
     if found["driver"]:
         lines.append(f"driver      {found['driver']}")
     if best is not None:
@@ -149,6 +156,8 @@ def recipe_lines(recipe: Mapping[str, Any]) -> list[str]:
             f"{'values' if number == 0 else '':<11} {name} {_value(value)}"
             for number, (name, value) in enumerate(recipe["values"].items())
         ]
+    if recipe["kind"] == "lineage":
+        return lineage_lines(recipe)
     sources = ", ".join(map(_source, recipe["sources"]))
     lines = [f"recipe      {recipe['method']} of {sources} over {recipe['base']}"]
     for part in recipe["slices"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.campaign.aggregation import AGGREGATE
 from orchestrator.reporting.result import BEST, Line, Result
 from orchestrator.reporting.statistics import Difference
 
@@ -18,7 +19,7 @@ _BY_CHANCE = 0.025
 def verdict(result: Result) -> str:
     """Says whether the search found something."""
     winner, rows = result.winner, "selection" if result.winner.selection else "search"
-    if winner.role == "reference":
+    if winner.role == "reference" and winner.operator != AGGREGATE:
         thing = "model" if result.is_model else "point"
         if rows == "selection":
             return (
@@ -27,7 +28,7 @@ def verdict(result: Result) -> str:
             )
         return f"No candidate beat {winner.label} on the search rows: the result is that {thing}."
     if not result.is_model and "test" not in result.settings.evaluate.kinds:
-        return f"{winner.id} is the best of all that were measured."  # rows are no matter here
+        return f"{winner.label} is the best of all that were measured."  # rows are no matter here
     if not result.tests:
         among = "of the finalists " if rows == "selection" else ""
         missing = (
@@ -35,7 +36,7 @@ def verdict(result: Result) -> str:
             if "test" in result.settings.evaluate.kinds
             else "There are no test rows to confirm it."
         )
-        return f"{winner.id} is the best {among}on the {rows} rows. {missing}"
+        return f"{winner.label} is the best {among}on the {rows} rows. {missing}"
     return _on_test_rows(result)
 
 
@@ -160,14 +161,14 @@ def _on_test_rows(result: Result) -> str:
     leads = [line.lead for line in result.lines[1:] if line.lead is not None]
     if not leads:
         return (
-            f"{result.winner.id} was measured on the test rows, but there is no model that it can "
-            "be compared with document by document."
+            f"{result.winner.label} was measured on the test rows, but there is no model that it "
+            "can be compared with document by document."
         )
     above = [one for one in leads if one.value > 0]
     below = [one for one in leads if one.value < 0]
     return (
-        f"On the test rows {result.winner.id} scores above {len(above)} of {len(leads)} models it "
-        f"is compared with, {_count(above, 1)} clearly, and below {len(below)}, "
+        f"On the test rows {result.winner.label} scores above {len(above)} of {len(leads)} models "
+        f"it is compared with, {_count(above, 1)} clearly, and below {len(below)}, "
         f"{_count(below, -1)} clearly."
     )
 

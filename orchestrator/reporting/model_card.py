@@ -94,7 +94,8 @@ def _made_of(recipe: ModelRecipe) -> str:
     models = ", ".join(f"`{one}`" for one in recipe.sources)
     if not recipe.steps:
         return f"{models} as it is"
-    return f"A descendant of {models} by {len(recipe.steps)} merges of two models each"
+    num = len(recipe.steps)
+    return f"A descendant of {models} over `{recipe.base}` by {num} merge{'s' if num > 1 else ''}"
 
 
 def _sources(recipe: MergeRecipe) -> str:

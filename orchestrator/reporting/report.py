@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.reporting import findings
+from orchestrator.reporting import archives, findings, shared_archive
 from orchestrator.reporting import front as fronts
 from orchestrator.reporting import result_tables as tables
 from orchestrator.reporting.result import Result
@@ -25,6 +25,8 @@ def markdown(result: Result, picture: str) -> str:
         findings.CLEARLY if result.tests else "",
         f"![fitness over evaluations]({picture})",
         *_front(result),
+        *_archives(result),
+        *_shared_archive(result),
         *_controls(result),
         *_optimism(result),
         "## What was done",
@@ -42,6 +44,10 @@ def lines(result: Result) -> list[str]:
     winners = [one for one in result.optimism if one.label == result.lines[0].label]
     said = [findings.verdict(result), findings.constraints(result), findings.controls(result)]
     said += findings.optimism(replace(result, optimism=winners))
+    if result.archives is not None:
+        said.append(archives.sentence(result.archives))
+    if result.shared_archive is not None:
+        said.append(shared_archive.sentence(result.shared_archive))
     said += [findings.racing(result), *(f"warning: {text}" for text in result.warnings)]
     return [text for text in said if text]
 
@@ -58,6 +64,30 @@ def _front(result: Result) -> list[str]:
         markdown_table(fronts.header(result.front), fronts.rows(result.front)),
         f"![the front]({fronts.PICTURE})",
     ]
+
+
+def _archives(result: Result) -> list[str]:
+    found = result.archives
+    if found is None:
+        return []
+    several = len(found.archives) > 1
+    parts = ["## The archives" if several else "## The archive", archives.sentence(found)]
+    parts.append(markdown_table(archives.sums_header(), archives.sums_rows(found)))
+    parts.append(f"![the archive]({archives.PICTURE})")
+    for named in found.archives:
+        parts.append(f"The best cells by {named.quality}:")
+        parts.append(markdown_table(archives.header(named), archives.rows(named)))
+    parts.append("How they were filled:" if several else "How it was filled:")
+    parts.append(markdown_table(archives.course_header(), archives.course_rows(found)))
+    return parts
+
+
+def _shared_archive(result: Result) -> list[str]:
+    found = result.shared_archive
+    if found is None:
+        return []
+    table = markdown_table(shared_archive.header(), shared_archive.rows(found))
+    return ["## The archive", shared_archive.sentence(found), table]
 
 
 def _controls(result: Result) -> list[str]:

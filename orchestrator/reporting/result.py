@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluators.base import Rows, TaskScore
-from orchestrator.campaign.measuring import NUM_TOPS
+from orchestrator.campaign.judging import NUM_TOPS
+from orchestrator.reporting import archives, shared_archive, statistics
 from orchestrator.reporting import front as fronts
-from orchestrator.reporting import statistics
+from orchestrator.reporting.archives import Archives
 from orchestrator.reporting.front import Front
 from orchestrator.reporting.operator_stats import OperatorStats, operator_stats
+from orchestrator.reporting.shared_archive import SharedArchive
 from orchestrator.reporting.statistics import Difference
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
@@ -61,6 +63,10 @@ class Result:
     operators: Sequence[OperatorStats] = ()
     #: The Pareto front, where the campaign aims at one.
     front: Front | None = None
+    #: The archives, where the algorithm keeps the best of each niche.
+    archives: Archives | None = None
+    #: The archive, where models share what documents are worth.
+    shared_archive: SharedArchive | None = None
     #: What the reader should know of how the rows were chosen.
     warnings: Sequence[str] = ()
     status: Mapping[str, Any]
@@ -104,6 +110,8 @@ def collect(reader: Reader, settings: CampaignSettings) -> Result | None:
         ],
         finalists=[one for one in _with_references(tops, lines) if one.selection],
         front=fronts.collect(reader, settings),
+        archives=archives.collect(reader, settings),
+        shared_archive=shared_archive.collect(reader, settings),
         operators=operator_stats(reader.births(name)),
         warnings=reader.search_settings(name).get("warnings", ()),
         status=reader.status(name),

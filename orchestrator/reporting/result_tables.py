@@ -8,8 +8,8 @@ from typing import Any
 
 from evaluators.base import Rows, TaskScore
 from orchestrator.command_line.views import KINDS, ROLES
+from orchestrator.reporting import archives, shared_archive, statistics
 from orchestrator.reporting import front as fronts
-from orchestrator.reporting import statistics
 from orchestrator.reporting.result import Line, Result, values
 from orchestrator.reporting.statistics import Difference, Interval
 from orchestrator.storage.candidates import CandidateRecord
@@ -133,6 +133,10 @@ def as_json(result: Result) -> dict[str, Any]:
         "finalists": [one.id for one in result.finalists],
         "table": [_line_as_json(line) for line in result.lines],
         "front": None if result.front is None else fronts.as_json(result.front),
+        "archives": None if result.archives is None else archives.as_json(result.archives),
+        "shared_archive": (
+            None if result.shared_archive is None else shared_archive.as_json(result.shared_archive)
+        ),
         "operators": [asdict(one) for one in result.operators],
         "optimism": [
             {

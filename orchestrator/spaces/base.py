@@ -84,6 +84,19 @@ def as_measuring(space: Space) -> Measuring | None:
     return cast("Measuring", space) if hasattr(space, "measures") else None
 
 
+class Aggregating(Space, Protocol):
+    """A space that can make one recipe of several of its own."""
+
+    def aggregate(self, recipes: Sequence[Recipe], weights: Sequence[float]) -> Recipe | None:
+        """Returns the weighted mean of some recipes' models; None if no recipe can say it."""
+        ...
+
+
+def as_aggregating(space: Space) -> Aggregating | None:
+    """Returns the space if it can make one recipe of several."""
+    return cast("Aggregating", space) if hasattr(space, "aggregate") else None
+
+
 class Descending(Space, Protocol):
     """A space whose recipes are made of the recipes of a proposal's first two parents.
 

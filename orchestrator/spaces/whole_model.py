@@ -1,8 +1,9 @@
-"""Whole models that descend from others: two parents, where to cut them, and how to mix the parts.
+"""Whole models that descend from others: two parents, and how they are joined.
 
-M2N2's search space (Abrantes, Lange & Tang 2025, https://arxiv.org/abs/2508.16204). What a model is
+The search spaces of M2N2 (Abrantes, Lange & Tang 2025, https://arxiv.org/abs/2508.16204) and of
+CycleQD (Kuroki, Nakamura, Akiba & Tang 2025, https://arxiv.org/abs/2410.14735). What a model is
 lies in its lineage and not in its genome: the genes say how the two parents of a proposal are
-crossed, and are drawn afresh for each child. Without parents two of the sources are crossed, which
+joined, and are drawn afresh for each child. Without parents two of the sources are joined, which
 the genes name, so that a random search has the same operator.
 """
 
@@ -14,40 +15,55 @@ from typing import Annotated, Any, Literal, cast
 
 from annotated_types import Ge, Gt, MinLen
 
+from evaluators.digest import hash_json
 from orchestrator.spaces.base import Reference
 from orchestrator.spaces.dataflow import check_distinct
-from orchestrator.spaces.genes import Categorical, Genes, Genome, Real
+from orchestrator.spaces.genes import Categorical, Genes, Genome
+from orchestrator.spaces.joining import Joining, Linear, Parts, Spherical
 from orchestrator.spaces.sizes import Sizes
 from orchestrator.spaces.sources import Family, open_family
 from workers.builders.lineage_settings import LineageSettings
 from workers.builders.settings import MergeSettings
-from workers.lineage import Cross, Cut, LineageRecipe, child_of
+from workers.lineage import Angle, LineageRecipe, Mix, child_of
 from workers.models import library
 from workers.models.library import ModelPolicy
 from workers.recipe import Recipe, average
 
-#: Parts of the names of attention's tensors, in the common architectures.
-_ATTENTION = ("attn", "attention.")
 _GIB = 1 << 30
+#: Settings that only one way to join models has, with the value that changes nothing.
+_OF_SPHERICAL = {"parts": "whole", "split": True, "angle": "part"}
+_OF_TASK_VECTORS = {"singular_values": None, "omega_sigma": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeModel:
     """Merges two models at a time, and their children, and theirs."""
 
-    #: The models that lineages begin with: local folders or hub ids[@revision]. The first gives
-    #: configuration and tokenizer.
+    #: The models that lineages begin with: local folders or hub ids[@revision].
     sources: Annotated[tuple[str, ...], MinLen(2)]
+    #: The model that task vectors begin at and that gives configuration and tokenizer; null takes
+    #: the first source, where there are no task vectors.
+    base: str | None = None
+    #: How two models make a child: `spherical` merges them with a cut, as M2N2 does;
+    #: `task_vectors` takes a weighted mean of what they have learned, as CycleQD does.
+    crossover: Literal["spherical", "task_vectors"] = "spherical"
     #: What is cut and mixed on its own: the model as one vector, or attention and all the rest.
-    parts: Literal["whole", "attention_and_rest"] = "whole"
+    parts: Parts = "whole"
     #: Whether parents are cut at all; otherwise the whole part is mixed alike.
     split: bool = True
     #: What the angle between two parents is taken between: each side of the cut by itself, as in
     #: the paper, or the whole part, as in its code.
-    angle: Literal["part", "whole"] = "part"
-    #: Standard deviation of noise on every weight of a child: only for models begun from scratch.
+    angle: Angle = "part"
+    #: Standard deviation about 1 of the weights of task vectors; null is 0.3.
+    omega_sigma: Annotated[float, Ge(0)] | None = None
+    #: CycleQD's mutation: least and most of the factors, drawn uniformly, that each singular value
+    #: of each matrix of a child's task vector is multiplied by ([0, w_max] in the paper); null
+    #: leaves them. It moves a child only along directions that models have learned.
+    singular_values: tuple[float, float] | None = None
+    #: Standard deviation of noise on every weight of a child: for models begun from scratch, or in
+    #: place of the mutation of singular values.
     noise: Annotated[float, Ge(0)] = 0.0
-    #: Type of the models' weights; `auto` takes the first one's.
+    #: Type of the models' weights; `auto` takes the base's.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     #: Disk, in GiB, that models of the archive may take on each node; who was used longest ago
     #: leaves first and is made again if it is needed. Changes speed alone.
@@ -59,6 +75,36 @@ class WholeModel:
 
     def __post_init__(self) -> None:
         check_distinct(self.sources)
+        idle = _OF_TASK_VECTORS if self.crossover == "spherical" else _OF_SPHERICAL
+        for name, plain in idle.items():
+            if getattr(self, name) != plain:
+                raise ValueError(
+                    f"{name}: has no part in crossover: {self.crossover}; leave it out"
+                )
+        if self.crossover == "task_vectors" and self.base is None:
+            raise ValueError("base: expected the model that task vectors begin at, got null")
+        if self.singular_values is not None:
+            low, high = self.singular_values
+            if not 0 <= low < high:
+                raise ValueError(
+                    f"singular_values: expected factors 0 <= least < most, got [{low}, {high}]"
+                )
+
+    @property
+    def origin(self) -> str:
+        """The base: the one named, or the first source."""
+        return self.sources[0] if self.base is None else self.base
+
+    @property
+    def joining(self) -> Joining:
+        """How two models are joined."""
+        if self.crossover == "task_vectors":
+            return Linear(
+                omega_sigma=0.3 if self.omega_sigma is None else self.omega_sigma,
+                factors=self.singular_values,
+                sigma=self.noise,
+            )
+        return Spherical(parts=self.parts, split=self.split, angle=self.angle, sigma=self.noise)
 
     @property
     def policy(self) -> ModelPolicy:
@@ -71,8 +117,9 @@ class WholeModel:
         Raises:
             ModelError: naming the model and what is wrong with it.
         """
-        del seed  # noise follows from a model's lineage
-        return WholeModelSpace(self, open_family(self.sources[0], self.sources, self.policy, None))
+        return WholeModelSpace(
+            self, open_family(self.origin, self.sources, self.policy, None), seed
+        )
 
 
 class WholeModelSpace:
@@ -80,18 +127,18 @@ class WholeModelSpace:
 
     descends = True
 
-    def __init__(self, settings: WholeModel, family: Family) -> None:
+    def __init__(self, settings: WholeModel, family: Family, seed: int) -> None:
         self._settings = settings
+        self._joining = settings.joining
         self._family = family
+        self._seed = seed
         self._dtype = family.base.dtype if settings.dtype == "auto" else settings.dtype
-        self.genes = _genes(settings)
+        self.genes = _genes(settings.sources, self._joining)
         self.revisions: Mapping[str, str] = {
-            model.reference: library.digest(model, settings.policy) for model in family.sources
+            model.reference: library.digest(model, settings.policy) for model in family.models
         }
         self.builder = LineageSettings(
-            merge=MergeSettings(
-                base=settings.sources[0], dtype=self._dtype, policy=settings.policy
-            ),
+            merge=MergeSettings(base=settings.origin, dtype=self._dtype, policy=settings.policy),
             revisions=self.revisions,
             cache_bytes=int(settings.cache_gib * _GIB),
             cache_folder=settings.cache_folder,
@@ -100,17 +147,22 @@ class WholeModelSpace:
 
     def decode(self, genome: Genome) -> LineageRecipe:
         """Returns the recipe of two sources' child; of one of them alone if the genes say so."""
-        first, second = self._pair(genome)
+        first, second = (self._founder(name) for name in self._pair(genome))
         if genome in self.genes.founders:
-            return self._founder(first)
-        return self._child(genome, [self._founder(first), self._founder(second)])
+            return first
+        return self._child(genome, [first, second])
 
     def descend(self, genome: Genome, parents: Sequence[Recipe]) -> LineageRecipe:
-        """Returns the recipe of a child; a parent with itself has no other child than itself."""
-        known = [cast("LineageRecipe", parent) for parent in parents]
-        if len(known) < 2 or known[0] == known[1]:
+        """Returns the recipe of a child; of one parent alone, what mutation makes of it."""
+        known = list(dict.fromkeys(cast("LineageRecipe", parent) for parent in parents))
+        if len(known) == 1 and not self._joining.takes_one:
             return known[0]
         return self._child(genome, known)
+
+    def aggregate(self, recipes: Sequence[Recipe], weights: Sequence[float]) -> LineageRecipe:
+        """Returns the recipe of the weighted mean of some models of the space."""
+        known = [cast("LineageRecipe", one) for one in recipes]
+        return child_of(known, lambda places: Mix(parents=places, weights=tuple(weights)))
 
     def measures(self, recipe: Recipe) -> Mapping[str, float]:
         """Returns what all models of the space have in common."""
@@ -120,8 +172,6 @@ class WholeModelSpace:
     def describe(self) -> Mapping[str, Any]:
         """Returns what the models are and what is searched."""
         settings, base = self._settings, self._family.base
-        cut = "cut once" if settings.split else "not cut"
-        angle = "each side's own angle" if settings.angle == "part" else "one angle for both sides"
         return {
             **self._family.describe(),
             "dtype": self._dtype,
@@ -130,69 +180,53 @@ class WholeModelSpace:
             "model_bytes": base.num_parameters * (4 if self._dtype == "float32" else 2),
             "summary": {
                 "models": ", ".join(settings.sources),
-                "parts": f"{settings.parts.replace('_', ' ')}, {cut}, {angle}",
+                "base": settings.origin,
+                "joined by": self._joining.describe(),
                 "disk": f"up to {settings.cache_gib:g} GiB for models of the archive, on each node",
             },
         }
 
-    def _pair(self, genome: Genome) -> tuple[int, int]:
+    def _pair(self, genome: Genome) -> tuple[str, str]:
         """Returns two different sources; the next one where both genes name the same."""
-        first, second = int(genome[0]), int(genome[1])
-        num = len(self._settings.sources)
-        return first, (second + 1) % num if first == second else second
+        first, second, names = int(genome[0]), int(genome[1]), self._settings.sources
+        return names[first], names[(second + 1) % len(names) if first == second else second]
 
-    def _founder(self, place: int) -> LineageRecipe:
-        settings = self._settings
-        return LineageRecipe(
-            sources=(settings.sources[place],), base=settings.sources[0], dtype=self._dtype
-        )
+    def _founder(self, name: str) -> LineageRecipe:
+        return LineageRecipe(sources=(name,), base=self._settings.origin, dtype=self._dtype)
 
     def _child(self, genome: Genome, parents: Sequence[LineageRecipe]) -> LineageRecipe:
-        settings = self._settings
-        filters: Sequence[tuple[str, ...]] = ((),)
-        if settings.parts == "attention_and_rest":
-            filters = (_ATTENTION, ())
-        each = 2 if settings.split else 1
-        cuts = tuple(
-            Cut(filters=one, weight=numbers[0], split=numbers[1] if settings.split else 0.0)
-            for one, start in zip(filters, range(2, 2 + each * len(filters), each), strict=True)
-            for numbers in [genome[start : start + each]]
-        )
-
-        def step(places: tuple[int, int]) -> Cross:
-            return Cross(parents=places, cuts=cuts, angle=settings.angle, sigma=settings.noise)
-
-        return child_of(parents, step)
+        seed = 0
+        if self._joining.is_random:
+            facts = [self._seed, list(genome), *(one.digest() for one in parents)]
+            seed = int(hash_json(facts)[:12], 16)
+        return child_of(parents, lambda places: self._joining.step(genome[2:], places, seed))
 
     def _make_references(self) -> tuple[Reference, ...]:
-        names = self._settings.sources
+        names, base = self._settings.sources, self._settings.origin
         copies = [
-            Reference(name=name, recipe=self._founder(place), is_source=True)
-            for place, name in enumerate(names)
+            Reference(
+                name=name,
+                recipe=self._founder(name),
+                is_source=name in names,
+                is_base=name == base,
+            )
+            for name in dict.fromkeys([base, *names])
         ]
         uniform = average(
-            list(names),
-            base=names[0],
-            num_layers=self._family.base.num_layers,
-            dtype=self._dtype,
+            list(names), base=base, num_layers=self._family.base.num_layers, dtype=self._dtype
         )
         return (*copies, Reference(name="uniform merge", recipe=uniform))
 
 
-def _genes(settings: WholeModel) -> Genes:
-    """Returns the genes: two sources, then a weight and a split for each part."""
-    parts = ("",) if settings.parts == "whole" else ("attention ", "rest ")
-    names = [
-        f"{part}{name}" for part in parts for name in ("weight", "split")[: 1 + settings.split]
-    ]
-    sources = tuple(settings.sources)
-    # All of the second parent's numbers lie after a cut at 0 and are the first one's at weight 1.
-    plain = (1.0, 0.0)[: 1 + settings.split] * len(parts)
+def _genes(sources: tuple[str, ...], joining: Joining) -> Genes:
+    """Returns the genes: two sources, then what joining needs."""
     return Genes(
         (
             Categorical(name="first", choices=sources),
             Categorical(name="second", choices=sources),
-            *(Real(name=name, low=0.0, high=1.0) for name in names),
+            *joining.genes,
         ),
-        founders=tuple((float(place), float(place), *plain) for place in range(len(sources))),
+        founders=tuple(
+            (float(place), float(place), *joining.plain) for place in range(len(sources))
+        ),
     )

@@ -11,13 +11,16 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
-from orchestrator.storage import candidates, lease
+from orchestrator.algorithms.base import Evaluated
+from orchestrator.measurement.measured import Standing
+from orchestrator.storage import candidates, lease, records
 from orchestrator.storage import engine as engines
 from orchestrator.storage.base import StoreError
 from orchestrator.storage.births import Birth, births
 from orchestrator.storage.candidates import CandidateRecord
 from orchestrator.storage.packing import unpack_genome
 from orchestrator.storage.schema import OPEN, RANKED, attempt, campaign, candidate, spent
+from orchestrator.storage.told import told
 
 
 def find_campaign(connection: Connection, name: str, url: str) -> Any:
@@ -145,12 +148,19 @@ class Reader:
             return None if found is None else candidates.record(connection, row.id, found)
 
     def references(self, name: str) -> list[CandidateRecord]:
-        """Returns the models that candidates are compared with."""
+        """Returns the models that candidates are compared with.
+
+        These are those of the start, and what the campaign's end made of its archives.
+        """
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
             query = (
                 candidates.candidates()
-                .where(candidate.c.campaign == row.id, candidate.c.generation == 0)
+                .where(
+                    candidate.c.campaign == row.id,
+                    candidate.c.generation.in_([0, row.generation]),
+                    candidate.c.role == "reference",
+                )
                 .order_by(candidate.c.number)
             )
             found = connection.execute(query).all()
@@ -251,6 +261,16 @@ class Reader:
         """Yields how the search's candidates came to be that have ended, parents first."""
         with self.moment(name) as (connection, row):
             yield from births(connection, row.id)
+
+    def told(self, name: str) -> Iterator[tuple[int, Evaluated]]:
+        """Yields what the search's algorithm was told, with the generation of each."""
+        with self.moment(name) as (connection, row):
+            yield from told(connection, row.id)
+
+    def standings(self, name: str, ids: Sequence[str]) -> dict[str, Standing]:
+        """Returns what these candidates scored on search and fresh rows, document by document."""
+        with self.moment(name) as (connection, row):
+            return records.standings(connection, row.id, ids)
 
     def failures(self, name: str, num: int) -> list[tuple[str, int]]:
         """Returns the most frequent causes of failure with their counts."""

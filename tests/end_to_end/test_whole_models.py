@@ -8,49 +8,56 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from orchestrator.storage.reader import Reader
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_root")]
 
-EXAMPLE = "examples/whole_model.yaml"
-SMALL = (
-    "search.population_size=4",
-    "search.batch=3",
-    "budget={evaluations: 14}",
-    "control=none",
-    "evaluate.limit=8",
-)
+SMALL = ("search.population_size=4", "budget={evaluations: 14}", "control=none", "evaluate.limit=8")
+#: Campaigns -> what makes them small.
+CAMPAIGNS = {"whole_model": ("search.batch=3",), "cycle_qd": ()}
 
 
-def settings(folder: Path, cache: Path, *, address: str) -> list[str]:
+def settings(name: str, folder: Path, cache: Path, *, address: str) -> list[str]:
     place = (f"store={folder}/shoal.db", f"output={folder}/out", f"space.cache_folder={cache}")
-    values = [*SMALL, *place, f"cluster.address={address}", "cluster.evaluators=2"]
-    return [EXAMPLE, *(word for value in values for word in ("--set", value))]
+    values = [*SMALL, *CAMPAIGNS[name], *place, f"cluster.address={address}"]
+    values.append("cluster.evaluators=2")
+    return [f"examples/{name}.yaml", *(word for value in values for word in ("--set", value))]
 
 
 @pytest.mark.timeout(600)
-def test_a_campaign_of_whole_models_that_is_killed_goes_on_as_the_same_search(shoal, tmp_path):
+@pytest.mark.parametrize("name", CAMPAIGNS)
+def test_a_campaign_of_whole_models_that_is_killed_goes_on_as_the_same_search(
+    shoal, tmp_path, name
+):
     whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
     whole.mkdir()
     killed.mkdir()
-    ended = shoal.call("run", *settings(whole, tmp_path / "own", address="inline"), "--json")
+    ended = shoal.call("run", *settings(name, whole, tmp_path / "own", address="inline"), "--json")
     assert ended.code == 0, ended.stderr
-    expected = shoal.search(whole, "whole_model")
-    process = shoal.spawn("run", *settings(killed, cache, address="pool"))
+    expected = shoal.search(whole, name)
+    process = shoal.spawn("run", *settings(name, killed, cache, address="pool"))
     shoal.until_measured(process, killed / "shoal.db", 9)
     evaluators = shoal.children(process.pid)
     process.kill()
     process.communicate()
     assert not shoal.left_of(evaluators)
-    again = shoal.spawn("run", *settings(killed, cache, address="pool"))
+    again = shoal.spawn("run", *settings(name, killed, cache, address="pool"))
     said = again.communicate(timeout=400)[1]
     assert again.returncode == 0, said
     assert "going on after" in said
-    assert shoal.search(killed, "whole_model") == expected
+    assert shoal.search(killed, name) == expected
     assert sum(id_[0] == "s" for id_ in expected) == 14
     assert list(cache.iterdir()) == [], "models on the way are removed at the end"
-    check_folder(shoal, killed, tmp_path / "built")
+    check_folder(shoal, name, killed, tmp_path / "built")
+    winners = [Reader(f"{folder}/shoal.db").winner(name) for folder in (whole, killed)]
+    assert winners[0].id == winners[1].id
+    check_scores(shoal, name, killed, winners[1])
+    references = Reader(f"{killed}/shoal.db").references(name)
+    merged = [one for one in references if one.operator == "aggregate"]
+    assert [bool(one.test) for one in merged] == [True] * (name == "cycle_qd")
 
 
-def check_folder(shoal, folder: Path, built: Path) -> None:
+def check_folder(shoal, name: str, folder: Path, built: Path) -> None:
     """The best model's folder, and the same model from its recipe alone."""
     best = folder / "out" / "best"
     recipe = json.loads((best / "recipe.json").read_text())
@@ -61,7 +68,7 @@ def check_folder(shoal, folder: Path, built: Path) -> None:
     assert all((ours[name] == theirs[name]).all() for name in ours)
     exported = shoal.call(
         "export",
-        "whole_model",
+        name,
         "s3",
         folder / "s3",
         "--store",
@@ -70,3 +77,12 @@ def check_folder(shoal, folder: Path, built: Path) -> None:
     )
     assert exported.code == 0, exported.stderr
     assert [path.name for path in (folder / "s3").iterdir()] == ["recipe.json"]
+
+
+def check_scores(shoal, name: str, folder: Path, winner) -> None:
+    """The written model scores what was measured in the campaign."""
+    file = f"examples/{name}.yaml"
+    ended = shoal.call("eval", folder / "out" / "best", file, "--set", "evaluate.limit=8", "--json")
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout)["search"]["scores"]
+    assert found == {task: score.value for task, score in winner.scores.items()}

@@ -23,7 +23,7 @@ from workers.lineage import Cross, Cut, LineageRecipe, Mix, child_of
 from workers.merging.workshop import NonFiniteWeightsError
 from workers.models.library import ModelPolicy
 from workers.models.order import forward_order
-from workers.recipe import average, plain_copy, read_recipe
+from workers.recipe import average, mean_of, plain_copy, read_recipe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -76,13 +76,14 @@ def tensors(builder):
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def cross(parents, weight, split, *, filters=((),), angle="part", sigma=0.0):
+def cross(parents, weight, split, *, filters=((),), angle="part", sigma=0.0, seed=0):
     cuts = tuple(
         Cut(filters=one, weight=weight, split=split + 0.1 * place)
         for place, one in enumerate(filters)
     )
     return child_of(
-        parents, lambda places: Cross(parents=places, cuts=cuts, angle=angle, sigma=sigma)
+        parents,
+        lambda places: Cross(parents=places, cuts=cuts, angle=angle, sigma=sigma, seed=seed),
     )
 
 
@@ -197,6 +198,18 @@ def test_a_model_as_it_is_and_merge_recipes_are_built_as_well(opened, founders, 
         builder.build(recipe)
         for name, tensor in tensors(builder).items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
+
+
+def test_the_mean_of_merges_is_the_mean_of_what_they_build(opened, stored, models):
+    how = {"base": str(models / "base"), "num_layers": 4, "dtype": "float32"}
+    uniform = average([str(models / name) for name in "ab"], **how)
+    mean = mean_of([uniform, plain_copy(str(models / "b"), **how)], (0.25, 0.75))
+    assert read_recipe(json.loads(mean.text())) == mean
+    builder = opened()
+    builder.build(mean)
+    for name, tensor in tensors(builder).items():
+        expected = 0.125 * stored["a"][name] + 0.875 * stored["b"][name]
+        torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_child_costs_one_merge_however_long_its_lineage(opened, founders):
@@ -419,18 +432,18 @@ def test_numbers_that_are_not_finite_are_found_out(opened, founders, copy_model,
         builder.build(replace(founders()["a"], dtype="bfloat16"))
 
 
-def test_noise_follows_from_the_lineage_and_is_as_large_as_it_says(opened, founders):
+def test_noise_follows_from_the_recipe_and_is_as_large_as_it_says(opened, founders):
     a, b = founders()["a"], founders()["b"]
     one, other = opened(), opened(folder="elsewhere")
     one.build(cross([a, b], 0.4, 0.3))
     plain = tensors(one)
     for builder in (one, other):
-        builder.build(cross([a, b], 0.4, 0.3, sigma=0.01))
+        builder.build(cross([a, b], 0.4, 0.3, sigma=0.01, seed=5))
     noise = torch.cat([(tensors(one)[name] - plain[name]).flatten() for name in plain])
     assert float(noise.std()) == pytest.approx(0.01, rel=0.02)
     assert abs(float(noise.mean())) < 1e-4
     assert all(torch.equal(tensors(one)[name], tensors(other)[name]) for name in plain)
-    one.build(cross([a, b], 0.4, 0.30001, sigma=0.01))
+    one.build(cross([a, b], 0.4, 0.3, sigma=0.01, seed=6))
     assert not torch.allclose(
         tensors(one)["model.norm.weight"], tensors(other)["model.norm.weight"]
     )
@@ -440,7 +453,7 @@ def test_a_mix_is_the_mean_of_task_vectors_bent_along_their_directions(opened, f
     a, b = founders()["a"], founders()["b"]
     plain = child_of([a, b], lambda places: Mix(parents=places, weights=(1.2, 0.8)))
     bent = child_of(
-        [a, b], lambda places: Mix(parents=places, weights=(1.2, 0.8), factors=(0.7, 1.3))
+        [a, b], lambda places: Mix(parents=places, weights=(1.2, 0.8), factors=(0.7, 1.3), seed=9)
     )
     builder = opened()
     builder.build(plain)
@@ -458,6 +471,53 @@ def test_a_mix_is_the_mean_of_task_vectors_bent_along_their_directions(opened, f
     assert 0.69 < float(factors.min()) < 0.85
     assert 1.15 < float(factors.max()) < 1.31
     torch.testing.assert_close(found["model.norm.weight"], mean["model.norm.weight"])
+    assert read_recipe(json.loads(bent.text())) == bent
+
+
+def test_a_mix_may_be_of_one_model_or_of_many(opened, founders, stored):
+    known = founders()
+    builder = opened()
+    shares = {"a": 0.5, "b": 0.3, "base": 0.2}
+    builder.build(
+        child_of(
+            [known[name] for name in shares],
+            lambda places: Mix(parents=places, weights=tuple(shares.values())),
+        )
+    )
+    for name, tensor in tensors(builder).items():
+        mean = sum(share * stored[one][name] for one, share in shares.items())
+        torch.testing.assert_close(tensor, mean, rtol=1e-4, atol=1e-6)
+    noisy = child_of([known["a"]], lambda places: Mix(parents=places, weights=(7.0,), sigma=0.01))
+    builder.build(noisy)
+    found = tensors(builder)
+    noise = torch.cat([(found[name] - stored["a"][name]).flatten() for name in found])
+    assert float(noise.std()) == pytest.approx(0.01, rel=0.02)
+    with pytest.raises(ValueError, match="a weight for each parent, got 1 for 2"):
+        Mix(parents=(0, 1), weights=(1.0,))
+
+
+def test_what_is_drawn_is_the_same_wherever_the_models_lie(opened, founders, tmp_path):
+    """A worker knows the content of its models by hashes, an export does not: both draw alike."""
+    settings = LineageSettings(
+        merge=MergeSettings(base=founders()["base"].base, dtype="float32"),
+        revisions={one.base: "1" for one in founders().values()}
+        | {founders()["a"].sources[0]: "2"},
+        cache_bytes=1 << 30,
+        cache_folder=str(tmp_path / "known"),
+    )
+    mutated = child_of(
+        [founders()["a"], founders()["b"]],
+        lambda places: Mix(
+            parents=places, weights=(1.0, 1.0), factors=(0.0, 2.0), sigma=0.001, seed=3
+        ),
+    )
+    builder = settings.open("cpu")
+    builder.build(mutated)
+    held = tensors(builder)
+    builder.close()
+    write_model(mutated, ModelPolicy(), tmp_path / "out")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(held[name], tensor) for name, tensor in written.items())
 
 
 def test_an_exported_folder_holds_the_very_weights(opened, founders, tmp_path):

@@ -1,4 +1,4 @@
-"""One step of a lineage: the tensors of two parents become those of their child.
+"""One step of a lineage: the tensors of parents become those of their child.
 
 Arithmetic is in float32, sums that angles are taken from in float64; the result is cast to the
 type of the lineage. Tensors are worked on in parts, so that memory holds a few million numbers
@@ -41,10 +41,9 @@ class Parent(Protocol):
 
 def make_child(
     step: Step,
-    parents: tuple[Parent, Parent],
+    parents: Sequence[Parent],
     base: Parent,
     targets: Mapping[str, torch.Tensor],
-    digest: str,
 ) -> None:
     """Writes the tensors of a child.
 
@@ -53,7 +52,6 @@ def make_child(
         parents: Its parents.
         base: The model that task vectors begin at.
         targets: Tensor name -> where it is written, in the type of the lineage.
-        digest: The node's hash, which random numbers follow from.
 
     Raises:
         NonFiniteWeightsError: naming the tensor that holds NaN or infinity.
@@ -64,10 +62,13 @@ def make_child(
             out.copy_(parents[0].tensor(name))
     if isinstance(step, Mix):
         for name, out in floats.items():
-            out.copy_(_mixed(step, parents, base, name, digest))
+            out.copy_(_mixed(step, parents, base, name))
     else:
-        _cross(step, parents, floats, digest)
+        first, second = parents
+        _cross(step, (first, second), floats)
     for name, out in floats.items():
+        if step.sigma:
+            _add_noise(out, step, name)
         if not all_finite(out):
             raise NonFiniteWeightsError(
                 f"tensor {name!r} of a child is not finite in {str(out.dtype)[6:]}"
@@ -116,10 +117,7 @@ def sides(cut: Cut, tensors: Sequence[tuple[str, int]]) -> tuple[list[_Stretch],
 
 
 def _cross(
-    step: Cross,
-    parents: tuple[Parent, Parent],
-    targets: Mapping[str, torch.Tensor],
-    digest: str,
+    step: Cross, parents: tuple[Parent, Parent], targets: Mapping[str, torch.Tensor]
 ) -> None:
     facts = {name: (str(out.dtype), tuple(out.shape)) for name, out in targets.items()}
     for cut, tensors in zip(step.cuts, sizes_by_cut(step.cuts, facts), strict=True):
@@ -134,9 +132,6 @@ def _cross(
             first, second = (float(one) for one in arc(angle, t, straight_above=PARALLEL))
             for stretch in stretches:
                 _join(stretch, parents, (first, second), targets[stretch[0]])
-    if step.sigma:
-        for name, out in targets.items():
-            _add_noise(out, step.sigma, digest, name)
 
 
 def _products(stretches: Sequence[_Stretch], parents: tuple[Parent, Parent]) -> torch.Tensor:
@@ -171,20 +166,18 @@ def _chunks(
         yield a[at:end], b[at:end]
 
 
-def _add_noise(out: torch.Tensor, sigma: float, digest: str, name: str) -> None:
-    """Adds normal numbers that follow from the node and the tensor's name (Box & Muller 1958)."""
-    flat, keys = out.view(-1), [noise.key_of(0, name, f"{digest} {part}") for part in "ra"]
+def _add_noise(out: torch.Tensor, step: Step, name: str) -> None:
+    """Adds normal numbers that follow from the seed and the tensor's name (Box & Muller 1958)."""
+    flat, keys = out.view(-1), [noise.key_of(step.seed, name, part) for part in ("r", "a")]
     for at in range(0, flat.numel(), _CHUNK):
         part = flat[at : at + _CHUNK]
         radius, angle = (noise.uniform(key, at, (part.numel(),), str(part.device)) for key in keys)
         normal = torch.sqrt(-2.0 * torch.log1p(-radius)) * torch.cos(2 * math.pi * angle)
-        part.copy_(part.float() + sigma * normal)
+        part.copy_(part.float() + step.sigma * normal)
 
 
-def _mixed(
-    step: Mix, parents: tuple[Parent, Parent], base: Parent, name: str, digest: str
-) -> torch.Tensor:
-    """Returns a tensor of the base with the mean of two task vectors, its directions scaled."""
+def _mixed(step: Mix, parents: Sequence[Parent], base: Parent, name: str) -> torch.Tensor:
+    """Returns a tensor of the base with the mean of task vectors, its directions scaled."""
     origin, total = base.tensor(name).float(), math.fsum(step.weights)
     if abs(total) < 1e-3:
         raise ValueError(f"the weights of a mix must not cancel, got {list(step.weights)}")
@@ -193,7 +186,7 @@ def _mixed(
         task += (weight / total) * (parent.tensor(name).float() - origin)
     if step.factors is not None and task.ndim == 2:
         low, high = step.factors
-        key = noise.key_of(0, name, digest)
+        key = noise.key_of(step.seed, name, "factors")
         drawn = noise.uniform(key, 0, (min(task.shape),), str(task.device))
         task = svd_scale(task, low + (high - low) * drawn)
     return origin + task

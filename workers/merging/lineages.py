@@ -96,13 +96,13 @@ class Lineages:
         self, recipe: LineageRecipe, node: int, digest: str, opened: Mapping[int, Reader]
     ) -> Reader:
         step = recipe.steps[node - len(recipe.sources)]
-        first, second = (self._placed(recipe, parent, opened[parent]) for parent in step.parents)
+        parents = [self._placed(recipe, parent, opened[parent]) for parent in step.parents]
         base = _Source(self._workshop, self._workshop.reader(recipe.base))
         tensors = dict(_facts(opened[step.parents[0]], recipe.dtype))
 
         def make(targets: Mapping[str, torch.Tensor]) -> None:
             with torch.inference_mode():
-                make_child(step, (first, second), base, targets, digest)
+                make_child(step, parents, base, targets)
 
         self.num_made += 1
         return self._store.put(digest, tensors, make)
