@@ -60,7 +60,7 @@ class Story:
             "name": "plain",
             "seed": 3,
             "space": {"kind": "vector", "genes": GENES},
-            "search": {"kind": "genetic", "population_size": 8},
+            "search": {"kind": "genetic", "population_size": 8, "elites": 1},
             "evaluate": {
                 "kind": "function",
                 "objective": f"{self.judge}:worth",
