@@ -1,12 +1,14 @@
 """The Continuous Thought Machine written down twice more, from a machine's parameters.
 
-`by_definition` is the definition: float64, a loop over neurons and pairs, sums over all ticks.
+`by_definition` is the definition: float64, a loop over neurons and pairs, sums over all ticks;
+`loss_by_definition` and `order_by_definition` are that of the losses.
 `straightforward` is how one writes it first: the history is rolled forward at each tick, keys and
 values are projected at each tick, and each tick's answer and certainty are computed on their own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -19,24 +21,33 @@ from workers.ctm.synapse import UNet
 from workers.ctm.synchronisation import Synchronisation
 
 
-def by_definition(machine: Machine, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns logits (batch, positions, classes, ticks) and certainties (batch, ticks)."""
+def by_definition(machine: Machine, inputs: Tensor | list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns logits (batch, positions, classes, ticks) and certainties (batch, ticks).
+
+    Args:
+        machine: It is double afterwards.
+        inputs: A batch, or one for each phase.
+    """
     one = machine.double().eval()
-    rows = [_one_sample(one, sample[None]) for sample in inputs]
+    phases = [inputs] if isinstance(inputs, Tensor) else inputs
+    rows = [_one_sample(one, [part[None] for part in row]) for row in zip(*phases, strict=True)]
     return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
 
 
-def _one_sample(machine: Machine, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _one_sample(machine: Machine, phases: list[Tensor]) -> tuple[Tensor, Tensor]:
     settings, outputs = machine.settings, machine.settings.outputs
     states = [machine.start.detach().clone()]  # z of ticks 0, 1, ...
     models = machine.neurons
     past = models.start.detach().clone() if isinstance(models, NeuronModels) else None
-    tokens = None
-    if machine.view.attention is not None:
-        tokens = machine.view.features["input"](inputs)[0].detach()  # (places, width)
     logits, certainties = [], []
-    for _ in range(settings.ticks):
-        seen = inputs[0] if tokens is None else _attend(machine, states, tokens)
+    for tick in range(settings.ticks * len(phases)):
+        part = tick // settings.ticks
+        if machine.view.attention is None:
+            seen = phases[part][0]
+        else:
+            order = getattr(settings.inputs, "order", ("input",))
+            tokens = machine.view.features[order[part]](phases[part])[0]  # (places, width)
+            seen = _attend(machine, states, tokens.detach())
         pre = _synapse(machine, torch.cat([seen, states[-1]]))
         if past is None:
             states.append(silu(pre))
@@ -58,7 +69,7 @@ def _synchrony(reader: nn.Module, states: list[Tensor]) -> Tensor:
         return states[-1]
     found = []
     for place, (i, j) in enumerate(reader.pairs.T.tolist()):
-        decay = float(reader.decay[place].clamp(0, 15))
+        decay = float(reader.decay[place].detach().clamp(0, 15))
         fades = [math.exp(-decay * (len(states) - 1 - tick)) for tick in range(len(states))]
         total = sum(fade * state[i] * state[j] for fade, state in zip(fades, states, strict=True))
         found.append(total / math.sqrt(sum(fades)))
@@ -119,6 +130,62 @@ def _neurons(models: NeuronModels, past: Tensor) -> Tensor:
             own = own[:half] * torch.sigmoid(own[half:])
         found.append(own[0])
     return torch.stack(found).detach()
+
+
+def loss_by_definition(
+    logits: Tensor, targets: Tensor, certainty: Tensor, lookahead: int | None = None
+) -> float:
+    """Section 3.5: each sample's least loss and that at its most certain tick, the mean of all.
+
+    Args:
+        logits: (batch, positions, classes, ticks).
+        targets: (batch, positions).
+        certainty: (batch, ticks).
+        lookahead: Of routes: steps that count after the longest right beginning.
+    """
+    total, (batch, positions, _, ticks) = 0.0, logits.shape
+    for sample in range(batch):
+        said, wanted = logits[sample], targets[sample]
+        counted = positions
+        if lookahead is not None:
+            right = said.argmax(dim=1) == wanted[:, None]  # (positions, ticks)
+            reached = max(_beginning(right[:, tick].tolist()) for tick in range(ticks))
+            counted = min(max(1, reached + lookahead), positions)
+        by_tick = [
+            sum(
+                -math.log(float(torch.softmax(said[place, :, tick], dim=0)[wanted[place]]))
+                for place in range(counted)
+            )
+            / counted
+            for tick in range(ticks)
+        ]
+        total += (min(by_tick) + by_tick[int(certainty[sample].argmax())]) / 2
+    return total / batch
+
+
+def _beginning(right: list[bool]) -> int:
+    return right.index(False) if False in right else len(right)
+
+
+def order_by_definition(logits: Tensor, targets: Tensor) -> float:
+    """Graves et al. 2006, equation 3: the probability of all paths that say an order, summed.
+
+    Args:
+        logits: (batch, 1, classes, ticks), the last class says nothing.
+        targets: (batch, places).
+
+    Returns:
+        The mean over samples of minus the logarithm of it, for each place.
+    """
+    total, (_, _, classes, ticks) = 0.0, logits.shape
+    for said, wanted in zip(logits[:, 0], targets.tolist(), strict=True):
+        shares = torch.softmax(said, dim=0)  # (classes, ticks)
+        chance = 0.0
+        for path in itertools.product(range(classes), repeat=ticks):
+            if [one for one, _ in itertools.groupby(path) if one != classes - 1] == wanted:
+                chance += math.prod(float(shares[one, tick]) for tick, one in enumerate(path))
+        total -= math.log(chance) / len(wanted)
+    return total / len(logits)
 
 
 def straightforward(machine: Machine, inputs: Tensor) -> tuple[Tensor, Tensor]:

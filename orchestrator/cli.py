@@ -51,6 +51,8 @@ _WITH_ARCHIVE = (*_WITH_CELLS, "natural_niches")
 
 db = typer.Typer(help="Look after a store.", no_args_is_help=True)
 app.add_typer(db, name="db")
+ctm = typer.Typer(help="Look into Continuous Thought Machines.", no_args_is_help=True)
+app.add_typer(ctm, name="ctm")
 
 
 class TableFormat(StrEnum):
@@ -59,6 +61,14 @@ class TableFormat(StrEnum):
     parquet = "parquet"
     csv = "csv"
     optuna_journal = "optuna-journal"
+
+
+class RowKind(StrEnum):
+    """Kinds of a task's rows that can be looked at."""
+
+    search = "search"
+    selection = "selection"
+    test = "test"
 
 
 class UserMistakeError(Exception):
@@ -351,6 +361,35 @@ def db_vacuum(store: StoreUrl = _STORE) -> None:
     from orchestrator.storage import upkeep
 
     _say(upkeep.vacuum(store))
+
+
+@ctm.command(name="think")
+def ctm_think(
+    model: Annotated[Path, typer.Argument(help="Folder of a machine.", show_default=False)],
+    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    task: Annotated[
+        str | None, typer.Option(help="Task that it was trained on (parity, maze, digits, ...).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="The task's settings: key=value. Repeatable.")
+    ] = None,
+    rows: Annotated[RowKind, typer.Option(help="The task's rows.")] = RowKind.test,
+    sample: Annotated[int, typer.Option(help="Which of these rows, from 0.", min=0)] = 0,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input", help="Instead: picture (.png, .npy) or row (.json); one for each phase."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace what is in DIR.")] = False,
+) -> None:
+    """Show how a machine thinks about a sample: a page, a film, and figures over all rows."""
+    from orchestrator.command_line import ctm_commands
+
+    subject = ctm_commands.Subject(
+        task=task, settings=settings or (), rows=rows.value, sample=sample, files=files or ()
+    )
+    _say(ctm_commands.think(model, subject, folder, force=force))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -223,6 +223,23 @@ def from_dict(data: Mapping[str, Any], origin: str = "settings") -> CampaignSett
     return cast("CampaignSettings", reader.settings(CampaignSettings, data, ()))
 
 
+def component(registry: Registry, kind: str, overrides: Sequence[str] = ()) -> Any:
+    """Returns one component, named on the command line.
+
+    Args:
+        registry: Where its kind is looked up.
+        kind: A registered name or an address.
+        overrides: `key=value` each, as given to `--set`.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    document = Document("--set", {"kind": kind}, {(): registry.noun})
+    for override in overrides:
+        document = _override(document, override)
+    return _Reader(document).plug_in(registry, document.data, ())
+
+
 def as_dict(settings: Any) -> Any:
     """Returns settings as plain data, defaults filled in; `from_dict` takes it back."""
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):

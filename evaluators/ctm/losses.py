@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss
 
-from evaluators.ctm.task import Judgement
+from evaluators.ctm.task import Batch, Judgement
 from evaluators.ctm.thoughts import Thoughts
 
 #: Which ticks count: the one that is best and the one that is most certain, or the last one.
@@ -39,6 +39,22 @@ def loss_of(
     else:
         by_tick = each.mean(dim=1)
     return two_ticks(by_tick, thoughts.certainty) if ticks == "two_tick" else by_tick[:, -1].mean()
+
+
+def judged(thoughts: Thoughts, batch: Batch, answer_phases: int | None) -> Thoughts:
+    """Returns what was thought at the ticks that answers are judged at.
+
+    Args:
+        thoughts: Answers at every tick, of one phase after another.
+        batch: What was thought about.
+        answer_phases: In how many of the last phases answers are judged; in all if None.
+    """
+    if answer_phases is None:
+        return thoughts
+    assert isinstance(batch.inputs, list), "there are phases"
+    # What thinks once, not at each phase, is judged by that.
+    num = max(1, thoughts.ticks * answer_phases // len(batch.inputs))
+    return Thoughts(thoughts.logits[..., -num:], thoughts.certainty[:, -num:], thoughts.trace)
 
 
 def losses(logits: Tensor, targets: Tensor) -> Tensor:
@@ -72,7 +88,10 @@ def _curriculum(logits: Tensor, targets: Tensor, lookahead: int) -> Tensor:
 
 
 def _order(thoughts: Thoughts, targets: Tensor) -> Tensor:
-    """Returns the mean loss of orders that are read over the ticks; the last class says nothing."""
+    """Returns the mean loss of orders that are read over the ticks; the last class says nothing.
+
+    It is 0, without a gradient, where there are fewer ticks than places: no order can be said.
+    """
     logs = thoughts.logits[:, 0].permute(2, 0, 1).log_softmax(dim=2)  # (ticks, batch, classes)
     num, (batch, length) = logs.shape[0], targets.shape
     return ctc_loss(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from evaluators.ctm.losses import losses
+from evaluators.ctm.losses import judged, losses
 from evaluators.ctm.task import Batch, Judgement
 from evaluators.ctm.thoughts import Thoughts
 
@@ -18,7 +18,7 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Of each sample at each tick."""
+    """Of each sample at each tick that answers are judged at."""
 
     #: Whether each position is right (batch, positions, ticks).
     right: Tensor
@@ -51,8 +51,6 @@ class Findings:
         solved = self.at_surest(self.whole).double()
         positions = self.right.double().mean(dim=1)
         sure = self.at_surest(self.certainty).double()
-        half = sure.argsort(descending=True, stable=True)
-        middle = len(half) // 2
         early = _first_sure(self.certainty)
         ticks = self.certainty.shape[1]
         return {
@@ -64,7 +62,7 @@ class Findings:
             "surest_tick": float(self.surest.double().mean()) + 1,
             "surest_ticks": torch.bincount(self.surest, minlength=ticks).double().tolist(),
             "overthought": float((self.whole.any(dim=1).double() - solved).mean()),
-            "certain_gain": float(solved[half[:middle]].mean() - solved[half[middle:]].mean()),
+            "certain_gain": _certain_gain(sure, solved),
             "calibration_error": _calibration_error(sure, self.at_surest(positions)),
             "early_solved": float(self.whole.gather(1, early[:, None]).double().mean()),
             "early_tick": float(early.double().mean()) + 1,
@@ -73,7 +71,12 @@ class Findings:
 
 @torch.no_grad()
 def examine(
-    model: nn.Module, batch: Batch, judgement: Judgement, *, batch_size: int = 256
+    model: nn.Module,
+    batch: Batch,
+    judgement: Judgement,
+    *,
+    answer_phases: int | None = None,
+    batch_size: int = 256,
 ) -> Findings:
     """Returns how a network fares on samples, in evaluation mode.
 
@@ -81,6 +84,7 @@ def examine(
         model: Answers with `Thoughts`.
         batch: Samples.
         judgement: How the task's answers are judged.
+        answer_phases: In how many of the last phases they are; in all if None.
         batch_size: Samples of one pass.
     """
     model.eval()
@@ -88,7 +92,8 @@ def examine(
     parts = []
     for first in range(0, len(batch), batch_size):
         some = batch.take(slice(first, first + batch_size)).to(device)
-        parts.append(_find(model(some.inputs), some.targets, judgement))
+        thoughts = judged(model(some.inputs), some, answer_phases)
+        parts.append(_find(thoughts, some.targets, judgement))
     columns = zip(*parts, strict=True)
     return Findings(*(torch.cat(column).cpu() for column in columns))
 
@@ -131,6 +136,15 @@ def _first_sure(certainty: Tensor) -> Tensor:
     """Returns the first tick that is certain enough to stop, or the most certain one (batch)."""
     enough = certainty >= STOP_AT
     return torch.where(enough.any(dim=1), enough.long().argmax(dim=1), certainty.argmax(dim=1))
+
+
+def _certain_gain(sure: Tensor, solved: Tensor) -> float:
+    """Returns by how much more often the surer half is right; 0 where there are no two halves."""
+    order = sure.argsort(descending=True, stable=True)
+    middle = len(order) // 2
+    if not middle:
+        return 0.0
+    return float(solved[order[:middle]].mean() - solved[order[middle:]].mean())
 
 
 def _calibration_error(sure: Tensor, right: Tensor) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from evaluators.base import Rows
@@ -88,6 +89,11 @@ class Task(Protocol):
         ...
 
     @property
+    def answer_phases(self) -> int | None:
+        """In how many of the last phases answers are judged; in all if None."""
+        ...
+
+    @property
     def num_rows(self) -> Mapping[Rows, int]:
         """Kinds of rows there are, and how many samples each has."""
         ...
@@ -97,13 +103,20 @@ class Task(Protocol):
         ...
 
 
-#: Rows are drawn from streams of their own, so that none is a stream that is trained on.
 _STREAMS: Mapping[Rows, int] = {"search": 1, "selection": 2, "test": 3}
+#: Torch looks at the lower 32 bits of a seed: the highest says whether it is of rows, so that none
+#: is a stream that is trained on.
+_HALF = 2**31
 
 
 def generator_of(seed: int, rows: Rows) -> torch.Generator:
     """Returns the generator that the rows of a kind are drawn with."""
-    return torch.Generator().manual_seed(seed * 8 + _STREAMS[rows])
+    return torch.Generator().manual_seed(_HALF + (seed * 8 + _STREAMS[rows]) % _HALF)
+
+
+def training_seed(seed: int, step: int) -> int:
+    """Returns what the batch of a step is drawn with."""
+    return (seed * 1_000_003 + step) % _HALF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +124,16 @@ class Drawn:
     """Rows of tasks whose samples are drawn without end."""
 
     #: Samples that a search is judged by, that its finalists are chosen by, and of the report.
-    search_rows: int = 512
-    selection_rows: int = 512
-    test_rows: int = 2048
+    search_rows: Annotated[int, Ge(1)] = 512
+    selection_rows: Annotated[int, Ge(1)] = 512
+    test_rows: Annotated[int, Ge(1)] = 2048
     #: Of the rows; training has a seed of its own.
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
+
+    @property
+    def answer_phases(self) -> int | None:
+        """In how many of the last phases answers are judged; in all if None."""
+        return None
 
     @property
     def num_rows(self) -> Mapping[Rows, int]:

@@ -6,6 +6,7 @@ to a twentieth of the rate. The batch of a step depends on the seed and the step
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -14,8 +15,8 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from evaluators.ctm.losses import Ticks, loss_of
-from evaluators.ctm.task import Batch, Data, Judgement
+from evaluators.ctm.losses import Ticks, judged, loss_of
+from evaluators.ctm.task import Batch, Data, Judgement, training_seed
 from evaluators.ctm.thoughts import Thoughts
 
 #: The rate at the end, as a share of the highest.
@@ -78,10 +79,16 @@ class Training:
         data: What it is trained on.
         judgement: How the task's answers are judged.
         settings: How it is trained.
+        answer_phases: In how many of the last phases answers are judged; in all if None.
     """
 
     def __init__(
-        self, model: nn.Module, data: Data, judgement: Judgement, settings: TrainingSettings
+        self,
+        model: nn.Module,
+        data: Data,
+        judgement: Judgement,
+        settings: TrainingSettings,
+        answer_phases: int | None = None,
     ) -> None:
         self.model = model
         self.step = 0
@@ -89,6 +96,7 @@ class Training:
         self.loss: float | None = None
         self._first: float | None = None
         self._data, self._judgement, self._settings = data, judgement, settings
+        self._answer_phases = answer_phases
         self._optimiser = torch.optim.AdamW(
             model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
         )
@@ -107,23 +115,26 @@ class Training:
         self.model.eval()
 
     def state(self) -> dict[str, Any]:
-        """Returns all that is needed to go on: tensors and plain data."""
-        return {
-            "model": self.model.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "step": self.step,
-            "loss": self.loss,
-            "first": self._first,
-        }
+        """Returns all that is needed to go on: tensors and plain data, which stay as they are."""
+        return copy.deepcopy(
+            {
+                "model": self.model.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "step": self.step,
+                "loss": self.loss,
+                "first": self._first,
+            }
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from what `state` returned."""
         self.model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        # Torch would go on in the very tensors that it is given.
+        self._optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         self.step, self.loss, self._first = state["step"], state["loss"], state["first"]
 
     def _batch(self) -> Batch:
-        seed = self._settings.seed * 1_000_003 + self.step
+        seed = training_seed(self._settings.seed, self.step)
         # What is left out by chance in a step depends on the step as its batch does.
         torch.manual_seed(seed)
         return self._data.batch(torch.Generator().manual_seed(seed), self._settings.batch_size)
@@ -132,7 +143,7 @@ class Training:
         settings = self._settings
         for group in self._optimiser.param_groups:
             group["lr"] = settings.rate_at(self.step)
-        thoughts = self.model(batch.inputs)
+        thoughts = judged(self.model(batch.inputs), batch, self._answer_phases)
         loss = loss_of(thoughts, batch.targets, self._judgement, settings.loss, settings.lookahead)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("in_root")
 STATUS = {
     "campaign", "state", "generation", "evaluated", "failed", "in_flight", "best", "winner",
     "started_at", "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver", "documents",
-    "stopped",
+    "stopped", "archive",
 }  # fmt: skip
 CANDIDATE = {
     "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe", "fidelity",

@@ -102,7 +102,12 @@ def the_disk_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_set_up_sqlite", hastily)
 
 
-@planted("one outcome counts", "the driver is at one with itself", doubles=True)
+@planted(
+    "one outcome counts",
+    "the driver is at one with itself",
+    "no item is spent on the hopeless",
+    doubles=True,
+)
 def a_second_outcome_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     take, close, init = Driver._take, Writer._close, SqlStore.__init__
 

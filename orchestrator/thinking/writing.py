@@ -1,0 +1,56 @@
+"""Writes all that shows a machine's thinking into a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.exporting.model_folder import refuse_used
+from orchestrator.thinking import film, summary
+from orchestrator.thinking.page import page
+from orchestrator.thinking.record import Thinking
+
+
+def write(
+    thinking: Thinking, findings: Mapping[str, Any] | None, folder: Path, *, replace: bool = False
+) -> list[str]:
+    """Writes page, film and picture; the folder appears whole or not at all.
+
+    Args:
+        thinking: Of one sample.
+        findings: How the machine fares on many rows, as `summary.draw` has it; no picture is made
+            without.
+        folder: Where to.
+        replace: Whether what is in it may be lost.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        ExportError: if the folder holds something already and `replace` is false.
+    """
+    refuse_used(folder, replace=replace)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write_files(thinking, findings, partial)
+        names = sorted(one.name for one in partial.iterdir())
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return names
+
+
+def _write_files(thinking: Thinking, findings: Mapping[str, Any] | None, folder: Path) -> None:
+    (folder / "thinking.html").write_text(page(thinking, findings), encoding="utf-8")
+    film.write_gif(thinking, folder / "thinking.gif")
+    if film.has_ffmpeg():
+        film.write_mp4(thinking, folder / "thinking.mp4")
+    if findings is not None:
+        is_order = bool(thinking.said)
+        summary.draw(findings, folder / "summary.png", title=thinking.subject, is_order=is_order)
