@@ -1,6 +1,7 @@
 """Our searches beside pycma and pymoo: evaluations to come within 0.001 of the optimum.
 
     python benchmarks/black_box.py near [--seeds 10] [--evaluations 60000] [--dimensions 10 40]
+                                        [--places inside corner edge]
 
 pycma runs with its own handling of bounds, the first standard deviation of ours, and restarts with
 twice the population, as ours. Needs cma and pymoo.
@@ -36,6 +37,9 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=60_000)
     parser.add_argument("--dimensions", type=int, nargs="*", default=[10, 40])
     parser.add_argument("--functions", nargs="*", default=list(SHAPES))
+    parser.add_argument(
+        "--places", nargs="*", default=["inside", "corner"], choices=["inside", "corner", "edge"]
+    )
     parser.add_argument("--searches", nargs="*", default=list(CONTENDERS))
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
@@ -49,7 +53,7 @@ def print_near(given: argparse.Namespace) -> None:
     with ProcessPoolExecutor(given.processes) as pool:
         for dimensions in given.dimensions:
             for shape in given.functions:
-                for place in ("inside", "corner"):
+                for place in given.places:
                     told = (shape, dimensions, place, given.evaluations)
                     cells = [
                         _cell(list(pool.map(partial(reached, name, told), range(given.seeds))))

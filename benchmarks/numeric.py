@@ -28,6 +28,8 @@ from orchestrator.operators.mutation import Flip, Polynomial
 from orchestrator.spaces.genes import Genome, reals
 
 _EDGE, _NEAR = 5.12, 1e-3
+#: How far from a corner the optimum "edge" lies, in every gene.
+_FROM_CORNER = 0.1
 
 
 def sphere(z: np.ndarray) -> float:
@@ -90,9 +92,12 @@ def main() -> None:
 
 
 def problem(shape: str, dimensions: int, place: str) -> Problem:
-    """Returns a function in a box, negated, with its optimum inside or in a corner."""
-    drawn = np.random.default_rng(dimensions).uniform(-2.5, 2.5, dimensions)
-    optimum, function = drawn if place == "inside" else np.full(dimensions, -_EDGE), SHAPES[shape]
+    """Returns a function in a box, negated, with its optimum inside, in a corner or by one."""
+    optimum, function = np.full(dimensions, -_EDGE), SHAPES[shape]
+    if place == "inside":
+        optimum = np.random.default_rng(dimensions).uniform(-2.5, 2.5, dimensions)
+    elif place == "edge":
+        optimum += _FROM_CORNER
 
     def worth(genome: Genome) -> float:
         return -function(np.asarray(genome) - optimum)

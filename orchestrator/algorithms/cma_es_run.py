@@ -6,7 +6,8 @@ order: there, pycma is told a point drawn from the marginal normal distribution 
 the candidate's number, so that its spread is neither lost nor made up. Two guards keep the search
 from being caught in a cell: the mean stays within `_REACH` standard deviations of the bounds, and
 those of coordinates that are no real numbers have a floor (compare Hamano et al. 2022, CMA-ES with
-margin, https://arxiv.org/abs/2205.13482).
+margin, https://arxiv.org/abs/2205.13482). A step of the mean beyond that is taken from the points
+told before, not from the mean afterwards: it would be seen as progress, and steps would grow.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MAX_FULL = 200
 #: Standard deviation that a choice's or whole number's coordinate keeps, in widths of a cell.
 _FLOOR = 0.25
 #: How far beyond a bound the mean may lie, in standard deviations.
-_REACH = 1.0
+_REACH = 2.0
 #: What lies as near to a bound, in ranges of a gene, lies on it.
 _EDGE = 1e-12
 #: Condition of the covariance above which a run ends, as numbers do not carry further.
@@ -93,7 +94,7 @@ def pycma() -> ModuleType:
 
 @dataclass(slots=True)
 class _Coordinates:
-    """The vectors that pycma sees, of genomes and back."""
+    """Which points the vectors of genomes stand for (`Genes.encode`, the vectors pycma sees)."""
 
     genes: Genes
     #: Slots of numbers and bits, and their coordinates.
@@ -101,10 +102,6 @@ class _Coordinates:
     places: npt.NDArray[np.int64] = field(init=False)
     #: Half the width of a number's cell, by slot: 0 for real ones.
     halves: Slots = field(init=False)
-    #: Coordinate of each slot; of a choice, the first.
-    every: npt.NDArray[np.int64] = field(init=False)
-    #: Slots of choices.
-    choice_slots: list[int] = field(default_factory=list)
     #: First coordinate and the one after the last of choices and of orders.
     choices: list[tuple[int, int]] = field(default_factory=list)
     orders: list[tuple[int, int]] = field(default_factory=list)
@@ -113,13 +110,11 @@ class _Coordinates:
 
     def __post_init__(self) -> None:
         genes, at = self.genes, 0
-        slots, places, every = list[int](), list[int](), list[int]()
+        slots, places = list[int](), list[int]()
         self.floor = np.zeros(genes.num_coordinates)
         for one, (first, end) in zip(genes.genes, genes.spans, strict=True):
             width = len(one.choices) if isinstance(one, Categorical) else end - first
-            every += range(at, at + end - first)
             if isinstance(one, Categorical):
-                self.choice_slots.append(first)
                 self.choices.append((at, at + width))
                 self.floor[at : at + width] = _FLOOR
             elif isinstance(one, Permutation):
@@ -132,30 +127,11 @@ class _Coordinates:
                     self.floor[at] = _FLOOR / (genes.upper[first] - genes.lower[first] + 1)
             at += width
         self.slots, self.places = np.array(slots, dtype=int), np.array(places, dtype=int)
-        self.every = np.array(every, dtype=int)
         self.halves = np.where(genes.whole, 0.5, 0.0)
-
-    def encode(self, genome: Genome) -> Slots:
-        """Does what `Genes.encode` does; made for being called for each candidate."""
-        genes, (low, high) = self.genes, self.genes.edges
-        vector = np.zeros(len(self.floor))
-        vector[self.every] = (genes.to_inner(np.asarray(genome)) - low) / (high - low)
-        for slot, (first, end) in zip(self.choice_slots, self.choices, strict=True):
-            vector[first:end] = 0.0
-            vector[first + int(genome[slot])] = 1.0
-        return vector
-
-    def decode(self, vector: Slots) -> Genome:
-        """Does what `Genes.decode` does; made for being called for each candidate."""
-        genes, (low, high) = self.genes, self.genes.edges
-        numbers = low + np.clip(vector[self.every], 0.0, 1.0) * (high - low)
-        for slot, (first, end) in zip(self.choice_slots, self.choices, strict=True):
-            numbers[slot] = np.argmax(vector[first:end])
-        return genes.repair(genes.to_outer(numbers))
 
     def likely(self, genome: Genome, number: int, mean: Slots, stds: Slots) -> Slots:
         """Returns the vector that a genome may have come from; always the same for a number."""
-        vector = self.encode(genome)
+        vector = self.genes.encode(genome)
         low, high = self._cells(genome)
         at, open_ = self.places, low < high
         if not (open_.any() or self.choices or self.orders):
@@ -240,7 +216,7 @@ class Runs:
         es, length = self._es, self.genes.num_coordinates
         steps = [es.sm.transform(z) for z in rng.standard_normal((num, length))]
         scale = es.sigma * es.sigma_vec.scaling
-        return [self._coordinates.decode(es.mean + scale * step) for step in steps]
+        return [self.genes.decode(es.mean + scale * step) for step in steps]
 
     def tell(self, told: Told) -> None:
         """Updates the distribution, or begins a new run where this one has come to its end."""
@@ -259,7 +235,7 @@ class Runs:
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that sizes differ: some may have been late
-            es.tell(vectors, list(range(len(vectors))))
+            es.tell(self._within_reach(vectors, stds), list(range(len(vectors))))
             reach = _REACH * self._stds()
             es.mean = np.clip(es.mean, -reach, 1 + reach)
             es.ask()  # draws nothing: brings what it samples from up to date
@@ -269,6 +245,14 @@ class Runs:
         self._history.append((told.best, told.median))
         if self._settings.restarts != "none" and self._has_ended():
             self._restart(np.random.default_rng(int(told.digest, 16)))
+
+    def _within_reach(self, vectors: list[Slots], stds: Slots) -> list[Slots]:
+        """Moves the best, all alike, so that the mean ends within its reach of the bounds."""
+        weights = np.asarray(self._es.sp.weights.positive_weights)
+        best, reach = vectors[: len(weights)], _REACH * stds
+        mean = weights @ np.asarray(best) / weights.sum()
+        move = np.clip(mean, -reach, 1 + reach) - mean
+        return [*(one + move for one in best), *vectors[len(weights) :]]
 
     def _stds(self) -> Slots:
         """Returns the standard deviation of each coordinate."""

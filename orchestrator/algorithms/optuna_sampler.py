@@ -217,9 +217,12 @@ def _trial(
 
 
 def _suggest(genes: Genes, study: Study) -> Genome:
-    """Asks for a trial, gene after gene: later ones may depend on what earlier ones have become."""
+    """Asks for a trial, gene after gene: later ones may depend on what earlier ones have become.
+
+    What is not suggested is as at the start, if there is one: repair may switch it on.
+    """
     trial = study.ask()
-    numbers = np.array(genes.lower)
+    numbers = np.array(genes.lower if genes.start is None else genes.start)
     for gene, (first, end) in zip(genes.genes, genes.spans, strict=True):
         if not genes.active(genome_of(numbers))[first]:
             continue

@@ -47,7 +47,7 @@ def think(model: Path, subject: Subject, folder: Path, *, force: bool) -> str:
     refuse_used(folder, replace=force)
     with assemble.about(""):
         _keep_model(model, folder)
-        machine = reading.read_machine(model)
+        machine = Machine.from_pretrained(model)
         task = _task(machine, subject)
         rows = None if task is None else task.open().rows(subject.rows)
         thinking = _watch(machine, model.resolve().name, subject, task, rows)

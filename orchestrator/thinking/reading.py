@@ -19,21 +19,6 @@ from evaluators.ctm.task import Batch, Task
 from workers.ctm.machine import Machine
 
 
-def read_machine(folder: Path) -> Machine:
-    """Reads a machine from a folder.
-
-    Raises:
-        ValueError: if it holds none that can be read.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        return Machine.from_pretrained(folder)
-    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{folder}: the machine in it cannot be read: {first}") from error
-
-
 def check_fits(machine: Machine, task: Task) -> None:
     """Refuses a task that a machine was not made for; pictures may be of another size.
 

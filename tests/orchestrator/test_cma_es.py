@@ -80,6 +80,8 @@ def forgetful(monkeypatch):
 
 INSIDE = np.array([1.5, -2.0, 0.5, 3.0, -3.5, 2.5, -1.0, 0.0, -2.5, 1.0])
 EDGES = np.array([5.0, -5.0, 5.0, 5.0, -5.0, -5.0, 5.0, -5.0, 5.0, -5.0])
+#: Near bounds that do not hold it back.
+BY_EDGES = 0.98 * EDGES
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,8 @@ EDGES = np.array([5.0, -5.0, 5.0, 5.0, -5.0, -5.0, 5.0, -5.0, 5.0, -5.0])
         (sphere, EDGES, 500),
         (ellipsoid, EDGES, 2500),
         (rosenbrock, EDGES, 2500),
+        (sphere, BY_EDGES, 2500),
+        (ellipsoid, BY_EDGES, 6500),
     ],
 )
 def test_it_comes_within_a_thousandth_of_the_optimum(function, optimum, evaluations):

@@ -945,7 +945,9 @@ def test_after_a_crash_between_two_blocks_the_next_one_comes_and_none_again(
 
     def crash(count: int) -> None:
         job = first.done[-1]
-        later = job.candidate[0] == "s" and int(job.candidate[1:]) > 5  # not of those that come first
+        later = (
+            job.candidate[0] == "s" and int(job.candidate[1:]) > 5
+        )  # not of those that come first
         if later and (job.rows, job.block) == ("search", block):
             raise CrashError
 

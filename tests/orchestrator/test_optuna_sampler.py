@@ -10,9 +10,7 @@ import pytest
 from orchestrator import optuna_library
 from orchestrator.algorithms.base import Evaluated, Memory
 from orchestrator.algorithms.optuna_sampler import OptunaSampler
-from orchestrator.spaces.genes import (
-    reals,
-)
+from orchestrator.spaces.genes import Bit, Genes, Real, Subset, reals
 from tests.conftest import mixed_genes
 
 MIXED = mixed_genes(order=3, least_density=0.2)
@@ -62,6 +60,21 @@ def test_genes_that_do_not_count_are_not_suggested():
     dormant = [one.genome for one in told if MIXED.values(one.genome)["method"] == "linear"]
     assert dormant
     assert all(MIXED.canonical(genome) == genome for genome in dormant)
+
+
+def test_what_repair_switches_on_is_as_at_the_start():
+    bits = tuple(Bit(name=f"use[{at}]") for at in range(2))
+    weights = tuple(
+        Real(name=f"weight[{at}]", low=0.0, high=1.0, when={f"use[{at}]": (True,)})
+        for at in range(2)
+    )
+    least_one = Subset(bits=("use[0]", "use[1]"), least=1, most=2)
+    genes = Genes((*bits, *weights), (1.0, 1.0, 0.7, 0.7), subsets=(least_one,))
+    _, told = search(OptunaSampler(sampler="random"), genes, sum, 40)
+    found = [genes.values(one.genome) for one in told]
+    used = [value for one in found for name, value in one.items() if name.startswith("weight")]
+    assert 0.7 in used
+    assert 0.0 not in used
 
 
 def test_tpe_learns_from_what_it_was_told():

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from evaluators.ctm import inputs
@@ -49,8 +50,12 @@ def load(folder: str | Path) -> Machine:
             f"{path}: expected model_type {_TYPE!r} of version {_VERSION}, got {found[0]!r} of "
             f"version {found[1]!r}"
         )
-    machine = Machine(from_dict(config))
-    machine.load_state_dict(load_file(path / "model.safetensors"))
+    try:
+        machine = Machine(from_dict(config))
+        machine.load_state_dict(load_file(path / "model.safetensors"))
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: the machine in it cannot be read: {first}") from error
     return machine.eval()
 
 
