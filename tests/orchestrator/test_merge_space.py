@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from orchestrator.spaces.genes import Categorical
 from orchestrator.spaces.merge import Merge
+from orchestrator.spaces.merge_genes import is_searched
 from orchestrator.spaces.pool import Pool
 from workers.methods.registry import METHODS
 from workers.models.library import ModelError
@@ -163,7 +164,7 @@ def test_decoding_is_decided_by_the_genome(space, data):
     assert one.decode(genome).text() == other.decode(genome).text() == one.decode(genome).text()
 
 
-def is_dormant(name: str, recipe) -> bool:
+def is_dormant(name: str, recipe, bounds) -> bool:
     """Whether a gene is about a model or a method that the recipe does not have."""
     if name == "method" or name.startswith("presence "):
         return False
@@ -173,18 +174,21 @@ def is_dormant(name: str, recipe) -> bool:
         if recipe.method not in methods.split(", "):
             return True
     known = METHODS.facts(recipe.method).parameter(parameter)
-    if known is None or known.per == "merge":
-        return known is None
+    if known is None or not is_searched(known, bounds, []):
+        return True
+    if known.per == "merge":
+        return False
     return not rest.startswith(tuple(f"{model} " for model in recipe.sources))
 
 
 @given(data=st.data())
 def test_genes_of_what_was_not_chosen_are_dormant_and_make_no_difference(space, data):
-    opened = space(**data.draw(merges()))
+    settings = data.draw(merges())
+    opened = space(**settings)
     box = opened.genes
     genome, other = data.draw(genomes(box)), data.draw(genomes(box))
     recipe = opened.decode(genome)
-    dormant = [is_dormant(name, recipe) for name in box.names]
+    dormant = [is_dormant(name, recipe, settings["bounds"]) for name in box.names]
     assert [not one for one in box.active(genome)] == dormant
     mixed = tuple(
         theirs if sleeps else ours
