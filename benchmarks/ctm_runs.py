@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from evaluators.ctm.kinds import Task
 from evaluators.ctm.mazes import Mazes
 from evaluators.ctm.measures import examine
 from evaluators.ctm.parity import Parity
 from evaluators.ctm.pictures import Digits
 from evaluators.ctm.pointers import Pointers
 from evaluators.ctm.sorting import Sorting
-from evaluators.ctm.task import Data, Task
-from evaluators.ctm.training import Training, TrainingSettings
+from evaluators.ctm.task import Data
+from evaluators.ctm.training import Training
+from evaluators.ctm.training_settings import TrainingSettings
 from workers.ctm.baselines import matched, num_parameters
 from workers.ctm.machine import Machine
 from workers.ctm.settings import CtmSettings

@@ -18,8 +18,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 Rows = Literal["search", "fresh", "selection", "test", "control"]
 #: Task -> which of its documents, by their place among the task's documents of that kind of rows.
 Documents: TypeAlias = Mapping[str, tuple[int, ...]]
-#: What is scored: a causal language model, or the values of a genome that is no model.
-Subject = Literal["language", "values"]
+#: What is scored: a causal language model, a network that is trained first, or the values of a
+#: genome that is no model.
+Subject = Literal["language", "network", "values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ class EvaluatorSettings(Protocol):
     def open(self, resident: Any) -> Evaluator:
         """Makes an evaluator for a resident model; costly, done once in a worker.
 
-        `resident` is a `Language` whose weights change, or `Values`.
+        `resident` is a `Language` whose weights change, `Values`, or a network to be trained.
         """
         ...
 
@@ -161,6 +162,9 @@ class TaskFacts:
     ordered_as: str = ""
     #: Its factor in the fitness, negative where lower is better.
     weight: float = 1.0
+    #: Whether documents are stretches of training: blocks take them in order, and what was scored
+    #: after a block is worth what it is, whatever was scored before.
+    in_order: bool = False
     #: Whether the value is the mean of a number of each document, so that parts can be pooled.
     is_mean: bool = False
 

@@ -7,5 +7,6 @@ EVALUATORS = Registry(
     {
         "lm_harness": "evaluators.lm_harness:LmHarness",
         "function": "evaluators.function:Function",
+        "ctm": "evaluators.ctm.evaluator:Ctm",
     },
 )

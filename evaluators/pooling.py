@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evaluators.base import Score, TaskScore
 
@@ -12,7 +13,8 @@ def pool(scores: Sequence[Score]) -> Score:
     """Returns the score on all parts together; one part is returned as it is.
 
     Values are means over all documents, summed exactly, so that the order of the parts changes
-    nothing but the order of the documents' results.
+    nothing but the order of the documents' results. Where documents are stretches of training and
+    have no numbers of their own, the last part says what the model is worth.
 
     Raises:
         ValueError: if there are no parts, or a task's value is no mean of its documents' values.
@@ -21,12 +23,28 @@ def pool(scores: Sequence[Score]) -> Score:
         raise ValueError("nothing to pool: no part has been scored")
     if len(scores) == 1:
         return scores[0]
+    if is_latest(scores[-1]):
+        return _latest(scores)
     names = dict.fromkeys(name for score in scores for name in score.tasks)
     tasks = {
         name: _pool_task(name, [score.tasks[name] for score in scores if name in score.tasks])
         for name in names
     }
     return Score(fitness=math.fsum(one.weight * one.value for one in tasks.values()), tasks=tasks)
+
+
+def is_latest(score: Score) -> bool:
+    """Whether a part counts alone, because what was scored before it was trained less."""
+    return any(task.documents and not task.per_document for task in score.tasks.values())
+
+
+def _latest(scores: Sequence[Score]) -> Score:
+    """Returns the last score, as of all documents so far."""
+    tasks = {
+        name: replace(task, documents=sum(score.tasks[name].documents for score in scores))
+        for name, task in scores[-1].tasks.items()
+    }
+    return Score(fitness=scores[-1].fitness, tasks=tasks)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

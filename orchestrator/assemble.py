@@ -163,6 +163,8 @@ def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:
     if race is None and refresh is None and estimator is None:
         return Regime()
     tasks, bank = facts.tasks["search"], None
+    if any(one.in_order for one in tasks.values()):
+        _check_in_order(settings)
     with about("racing" if race else "refresh" if refresh else "estimator"):
         plan = layout(
             tasks,
@@ -175,6 +177,21 @@ def regime_of(settings: CampaignSettings, facts: EvaluatorFacts) -> Regime:
             weights = {name: one.weight for name, one in tasks.items()}
             bank = estimator.start(tasks, weights, settings.seed)
     return Regime(layout=plan, race=race, refresh=refresh, estimator=estimator, bank=bank)
+
+
+def _check_in_order(settings: CampaignSettings) -> None:
+    """Refuses what needs documents of which each is scored by itself."""
+    for section in ("refresh", "estimator"):
+        if getattr(settings, section) is not None:
+            raise CheckError(
+                "networks in training have no documents to draw; leave it out", section
+            )
+    if getattr(settings.racing, "compares_documents", False):
+        raise CheckError(
+            "kind: this race compares document by document, and networks in training have none; "
+            "use halving, or a pruner of Optuna",
+            "racing",
+        )
 
 
 def judge_of(settings: CampaignSettings, space: Space, facts: EvaluatorFacts) -> Judge:
@@ -266,15 +283,16 @@ def _filled(stored: Mapping[str, Any]) -> Mapping[str, Any]:
 def _search_sections(settings: CampaignSettings) -> dict[str, Any]:
     """Returns the settings that must not change, without those that change speed alone."""
     full = config.as_dict(settings)
-    return {**{key: full[key] for key in _SEARCH}, "space": _without_speed(full["space"])}
+    beside = {key: _without_speed(full[key]) for key in ("space", "evaluate")}
+    return {**{key: full[key] for key in _SEARCH}, **beside}
 
 
-#: Settings of spaces that change nothing of what comes out.
-_SPEED = ("resident", "cache_gib", "cache_folder")
+#: Settings of spaces and evaluators that change nothing of what comes out.
+_SPEED = ("resident", "cache_gib", "cache_folder", "checkpoints")
 
 
 def _without_speed(section: Any) -> Any:
-    """Drops where a space's models are kept, which changes nothing of what comes out."""
+    """Drops where models are kept, which changes nothing of what comes out."""
     if not isinstance(section, dict):
         return section
     return {key: _without_speed(held) for key, held in section.items() if key not in _SPEED}

@@ -21,8 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.resources import Cluster
 from evaluators.base import EvaluatorSettings
+from evaluators.ctm.kinds import TASKS, Task
 from evaluators.kinds import EVALUATORS
 from evaluators.registry import Registry, UnknownNameError, nearest
+from orchestrator import matching
 from orchestrator.algorithms.archive import ARCHIVES, Archive
 from orchestrator.algorithms.base import ALGORITHMS, Algorithm
 from orchestrator.algorithms.islands import Islands
@@ -52,6 +54,7 @@ PLUG_INS: Mapping[type, Registry] = {
     Mutation: MUTATIONS,
     Race: RACES,
     Estimator: ESTIMATORS,
+    Task: TASKS,
 }
 #: What pydantic calls a key that a nested record does not have.
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
@@ -88,7 +91,7 @@ class _Reader:
 
     def plug_in(self, registry: Registry, data: Any, place: Place) -> Any:
         """Returns the component that a section with a `kind` describes."""
-        section = self._mapping(data, place)
+        section = {"kind": data} if isinstance(data, str) else self._mapping(data, place)
         if "kind" not in section:
             raise self.fail(place, f"needs a kind; {nearest('', registry.addresses)}")
         try:
@@ -209,8 +212,7 @@ def load_file(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         raise ConfigError(f"{path} is empty; `shoal init` writes a campaign file to start from")
     for override in overrides:
         document = _override(document, override)
-    settings = _Reader(document).settings(CampaignSettings, document.data, ())
-    return Loaded(cast("CampaignSettings", settings), document)
+    return Loaded(_campaign(document), document)
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "settings") -> CampaignSettings:
@@ -219,8 +221,12 @@ def from_dict(data: Mapping[str, Any], origin: str = "settings") -> CampaignSett
     Raises:
         ConfigError: naming the key.
     """
-    reader = _Reader(Document(origin, data))
-    return cast("CampaignSettings", reader.settings(CampaignSettings, data, ()))
+    return _campaign(Document(origin, data))
+
+
+def _campaign(document: Document) -> CampaignSettings:
+    settings = _Reader(document).settings(CampaignSettings, document.data, ())
+    return matching.completed(cast("CampaignSettings", settings))
 
 
 def component(registry: Registry, kind: str, overrides: Sequence[str] = ()) -> Any:
@@ -234,7 +240,16 @@ def component(registry: Registry, kind: str, overrides: Sequence[str] = ()) -> A
     Raises:
         ConfigError: naming the key.
     """
-    document = Document("--set", {"kind": kind}, {(): registry.noun})
+    return component_of(registry, {"kind": kind}, overrides)
+
+
+def component_of(registry: Registry, data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Any:
+    """Returns one component from plain data, changed as the command line says.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    document = Document("--set", data, {(): registry.noun})
     for override in overrides:
         document = _override(document, override)
     return _Reader(document).plug_in(registry, document.data, ())

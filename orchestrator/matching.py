@@ -13,9 +13,26 @@ from orchestrator.spaces.merge import Merge
 from workers.run import subject_of
 
 #: What is scored, in the words of people.
-_WORDS: dict[Subject, str] = {"language": "language models", "values": "the values of genes"}
+_WORDS: dict[Subject, str] = {
+    "language": "language models",
+    "network": "networks in training",
+    "values": "the values of genes",
+}
 #: Which evaluator to use instead.
-_OTHERS: dict[Subject, str] = {"language": "lm_harness", "values": "function"}
+_OTHERS: dict[Subject, str] = {"language": "lm_harness", "network": "ctm", "values": "function"}
+
+
+def completed(settings: CampaignSettings) -> CampaignSettings:
+    """Returns settings in which the evaluator of networks has the space's task and a folder."""
+    evaluate: Any = settings.evaluate
+    if scored_by(evaluate) != "network":
+        return settings
+    found: dict[str, Any] = {}
+    if evaluate.task is None:
+        found["task"] = getattr(settings.space, "task", None)
+    if evaluate.checkpoints is None:
+        found["checkpoints"] = f"{settings.output_folder}/checkpoints"
+    return replace(settings, evaluate=replace(evaluate, **found))
 
 
 def check(settings: CampaignSettings, space: Space) -> None:
@@ -24,12 +41,16 @@ def check(settings: CampaignSettings, space: Space) -> None:
     Raises:
         ValueError: naming the evaluator's key and what to do.
     """
-    given, wanted = subject_of(space.builder), _scored_by(settings.evaluate)
+    given, wanted = subject_of(space.builder), scored_by(settings.evaluate)
     if given != wanted:
         raise ValueError(
             f"kind: this evaluator scores {_WORDS[wanted]}, but the space gives {_WORDS[given]}; "
             f"use {_OTHERS[given]}"
         )
+    if given == "network" and cast("Any", settings.evaluate).task != getattr(
+        settings.space, "task", None
+    ):
+        raise ValueError("task: another than the space's; leave it out here")
     backend = getattr(settings.evaluate, "backend", "hf")
     if backend == "vllm" and not isinstance(settings.space, Merge):
         raise ValueError(
@@ -50,16 +71,12 @@ def cluster_of(cluster: Cluster, space: Space) -> Cluster:
     return cluster
 
 
-def is_of_values(settings: CampaignSettings) -> bool:
-    """Whether candidates are scored by their genes' values, and no model is built."""
-    return _scored_by(settings.evaluate) == "values"
-
-
 def builds_models(settings: CampaignSettings) -> ModelSpaceSettings:
     """Returns the settings of a space that is known to build models."""
     return cast("ModelSpaceSettings", settings.space)
 
 
-def _scored_by(evaluate: EvaluatorSettings) -> Subject:
+def scored_by(evaluate: EvaluatorSettings) -> Subject:
+    """Returns what an evaluator scores."""
     found: Subject = getattr(evaluate, "scores", "language")
     return found

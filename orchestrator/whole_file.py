@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,3 +27,18 @@ def whole_file(to: Path) -> Iterator[Path]:
     finally:
         for ending in ("", "-wal", "-shm", "-journal"):  # what SQLite leaves beside a database
             part.with_name(part.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(to: Path) -> Iterator[Path]:
+    """Gives a folder to fill that takes the place of `to` only once it is whole."""
+    partial = to.with_name(f".{to.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if to.exists():
+            shutil.rmtree(to)
+        partial.rename(to)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

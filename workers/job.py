@@ -8,10 +8,12 @@ from typing import Literal, TypeAlias
 from evaluators.base import Documents, Rows, Score
 from workers.recipe import Recipe
 
-#: Where an attempt failed. `worker` means that the process or its node was lost.
-Stage = Literal["build", "evaluate", "worker"]
-#: What kind of failure it was: `lost` is a dead worker or node, `memory` an out-of-memory error.
-Kind = Literal["error", "lost", "timeout", "memory"]
+#: Where an attempt failed. `train` is the training of a network; `worker` means that the process
+#: or its node was lost.
+Stage = Literal["build", "train", "evaluate", "worker"]
+#: What kind of failure it was: `lost` is a dead worker or node, `memory` an out-of-memory error,
+#: `diverged` a training that came to numbers that are not finite.
+Kind = Literal["error", "lost", "timeout", "memory", "diverged"]
 #: Candidate, rows, block, attempt.
 JobKey: TypeAlias = tuple[str, Rows, int, int]
 

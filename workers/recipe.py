@@ -76,6 +76,7 @@ RECIPES = Registry(
         "merge": "workers.recipe:MergeRecipe",
         "lineage": "workers.lineage:LineageRecipe",
         "values": "workers.values:ValuesRecipe",
+        "ctm": "workers.ctm.recipe:CtmRecipe",
     },
 )
 

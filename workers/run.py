@@ -69,7 +69,7 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings, name: str, node: str) -> None:
         os.chdir(settings.folder)
-        device = _device(settings) if subject_of(settings.builder) == "language" else "cpu"
+        device = "cpu" if subject_of(settings.builder) == "values" else _device(settings)
         self.name = name
         self.node = node
         self._device = describe_device(device)
@@ -90,6 +90,7 @@ class Worker:
         except _of_torch("AcceleratorError"):
             raise  # the device is of no more use to this process: let it be replaced
         except Exception as error:  # noqa: BLE001  (the one boundary where failure becomes a value)
+            stage = getattr(error, "stage", stage)
             return Failed(
                 candidate=job.candidate,
                 attempt=job.attempt,
@@ -160,7 +161,8 @@ def _of_torch(name: str) -> tuple[type[Exception], ...]:
 
 def _kind(error: Exception) -> Kind:
     memory: tuple[type[Exception], ...] = (MemoryError, *_of_torch("OutOfMemoryError"))
-    return "memory" if isinstance(error, memory) else "error"
+    found: Kind = getattr(error, "failure", "error")
+    return "memory" if isinstance(error, memory) else found
 
 
 def _is_transient(error: Exception) -> bool:

@@ -15,8 +15,9 @@ from torch import Tensor
 from evaluators.addresses import load_function
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Numbers, Outputs, Tokens
+from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.pictures import Pool, shuffled, sizes, split
-from evaluators.ctm.task import Batch, Judgement
+from evaluators.ctm.task import Batch
 from evaluators.registry import Registry
 
 #: What a sample of a dataset may be.

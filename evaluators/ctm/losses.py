@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss
 
-from evaluators.ctm.task import Batch, Judgement
+from evaluators.ctm.kinds import Judgement
+from evaluators.ctm.task import Batch
 from evaluators.ctm.thoughts import Thoughts
-
-#: Which ticks count: the one that is best and the one that is most certain, or the last one.
-Ticks: TypeAlias = Literal["two_tick", "last_tick"]
+from evaluators.ctm.training_settings import Ticks
 
 
 def loss_of(

@@ -17,8 +17,9 @@ from annotated_types import Ge
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Inputs, Outputs
+from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.maze_growing import STAY, draw, looks, routes
-from evaluators.ctm.task import Batch, Drawn, Judgement, generator_of
+from evaluators.ctm.task import Batch, Drawn, generator_of
 
 #: Where each move leads after a quarter turn to the left, and after a mirror from left to right.
 _TURNED = torch.tensor([2, 3, 1, 0, STAY])

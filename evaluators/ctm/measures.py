@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.losses import judged, losses
-from evaluators.ctm.task import Batch, Judgement
+from evaluators.ctm.task import Batch
 from evaluators.ctm.thoughts import Thoughts
 
 #: Certainty at which thinking could stop (Darlow et al. 2025, section 5).
@@ -34,6 +35,11 @@ class Findings:
         """Whether all positions are right (batch, ticks)."""
         return self.right.all(dim=1)
 
+    @property
+    def early(self) -> Tensor:
+        """The first tick certain enough to stop at, or the most certain one (batch), from 0."""
+        return _first_sure(self.certainty)
+
     def at_surest(self, values: Tensor) -> Tensor:
         """Returns values (batch, ticks) at each sample's most certain tick (batch)."""
         return values.gather(1, self.surest[:, None])[:, 0]
@@ -51,7 +57,7 @@ class Findings:
         solved = self.at_surest(self.whole).double()
         positions = self.right.double().mean(dim=1)
         sure = self.at_surest(self.certainty).double()
-        early = _first_sure(self.certainty)
+        early = self.early
         ticks = self.certainty.shape[1]
         return {
             "solved": float(solved.mean()),

@@ -13,8 +13,9 @@ from annotated_types import Ge, Interval
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Inputs, Outputs
+from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.picture_files import CLASSES, SHAPES, Format, count, read
-from evaluators.ctm.task import Batch, Judgement
+from evaluators.ctm.task import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

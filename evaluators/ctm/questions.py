@@ -17,8 +17,9 @@ from torch import Tensor
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Inputs, Outputs, Phases, Tokens
+from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.pictures import Digits, Pool
-from evaluators.ctm.task import Batch, Drawn, Judgement, generator_of
+from evaluators.ctm.task import Batch, Drawn, generator_of
 
 #: What a word of a question does with the digit that it names: to begin with it, add, subtract.
 BEGIN, ADD, SUBTRACT = range(3)

@@ -14,7 +14,8 @@ from annotated_types import Ge
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Numbers, Outputs
-from evaluators.ctm.task import Batch, Drawn, Judgement, generator_of
+from evaluators.ctm.kinds import Judgement
+from evaluators.ctm.task import Batch, Drawn, generator_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

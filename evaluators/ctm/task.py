@@ -1,36 +1,16 @@
-"""What a task is: what goes in, what should come out, and rows to train on and to be judged by."""
+"""Samples of tasks: rows to train on, and rows to be judged by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Protocol
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from evaluators.base import Rows
-from evaluators.ctm.inputs import Inputs, Outputs
-from evaluators.registry import Registry
-
-#: How answers are judged: each position by itself; as a route, whose first steps come first; or as
-#: an order that is read over the ticks.
-Judgement: TypeAlias = Literal["positions", "route", "order"]
-
-TASKS = Registry(
-    "task",
-    {
-        "parity": "evaluators.ctm.parity:Parity",
-        "pointers": "evaluators.ctm.pointers:Pointers",
-        "sorting": "evaluators.ctm.sorting:Sorting",
-        "maze": "evaluators.ctm.mazes:Mazes",
-        "digits": "evaluators.ctm.pictures:Digits",
-        "pictures": "evaluators.ctm.pictures:Pictures",
-        "questions": "evaluators.ctm.questions:Questions",
-        "dataset": "evaluators.ctm.dataset:Dataset",
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +47,6 @@ class Data(Protocol):
 
     def rows(self, rows: Rows) -> Batch:
         """Returns the samples of a kind of rows, always the same ones, none of them trained on."""
-        ...
-
-
-class Task(Protocol):
-    """The settings of a task."""
-
-    @property
-    def inputs(self) -> Inputs:
-        """What goes in."""
-        ...
-
-    @property
-    def outputs(self) -> Outputs:
-        """What comes out."""
-        ...
-
-    @property
-    def judgement(self) -> Judgement:
-        """How answers are judged."""
-        ...
-
-    @property
-    def answer_phases(self) -> int | None:
-        """In how many of the last phases answers are judged; in all if None."""
-        ...
-
-    @property
-    def num_rows(self) -> Mapping[Rows, int]:
-        """Kinds of rows there are, and how many samples each has."""
-        ...
-
-    def open(self) -> Data:
-        """Makes or reads the samples."""
         ...
 
 

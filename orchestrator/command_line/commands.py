@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluators.base import Language, Rows, Values
+from evaluators.base import Language, Rows, Subject, Values
 from evaluators.pooling import pool
 from orchestrator import assemble, config
 from orchestrator.exporting import candidate_folder
 from orchestrator.exporting import model_folder as exports
-from orchestrator.matching import builds_models, is_of_values
+from orchestrator.matching import builds_models, scored_by
 from orchestrator.reporting import result as results
 from orchestrator.settings import CampaignSettings
 from orchestrator.spaces.vector import VectorSpace
@@ -86,7 +87,7 @@ def evaluate(model: str, settings: CampaignSettings) -> dict[str, Any]:
         CheckError: if the model or the tasks cannot be used.
     """
     with assemble.about(""):
-        resident = _values(model, settings) if is_of_values(settings) else _model(model, settings)
+        resident = _READERS[scored_by(settings.evaluate)](model, settings)
         regime = assemble.regime_of(settings, settings.evaluate.check())
         evaluator = settings.evaluate.open(resident)
         kinds: tuple[Rows, ...] = ("search", "selection", "test", "control")
@@ -116,6 +117,15 @@ def _model(model: str, settings: CampaignSettings) -> Language:
     return builder.build(plain_copy(model, base=model, num_layers=facts.num_layers, dtype=dtype))
 
 
+def _network(model: str, settings: CampaignSettings) -> Any:
+    """Loads a trained machine."""
+    from workers.ctm.machine import Machine
+
+    builder = assemble.assemble(settings).space.builder.open(best_device())
+    builder.resident.trained = Machine.from_pretrained(model).to(builder.resident.device)
+    return builder.resident
+
+
 def _values(file: str, settings: CampaignSettings) -> Values:
     """Reads the values of genes from a file, checked."""
     try:
@@ -132,3 +142,10 @@ def _values(file: str, settings: CampaignSettings) -> Values:
     space = assemble.assemble(settings).space
     assert isinstance(space, VectorSpace), "no other space gives values"
     return Values(by_gene=space.recipe(data.get("values", data)).values)
+
+
+_READERS: Mapping[Subject, Callable[[str, CampaignSettings], Any]] = {
+    "language": _model,
+    "network": _network,
+    "values": _values,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 
 from evaluators.base import Rows
+from evaluators.ctm.kinds import TASKS, Task
 from evaluators.ctm.measures import examine
-from evaluators.ctm.task import TASKS, Batch, Task
+from evaluators.ctm.task import Batch
 from orchestrator import assemble, config
+from orchestrator.exporting.machine_folder import TASK
 from orchestrator.exporting.model_folder import ExportError, refuse_used
 from orchestrator.thinking import film, reading, writing
 from orchestrator.thinking.record import Thinking
@@ -48,7 +51,7 @@ def think(model: Path, subject: Subject, folder: Path, *, force: bool) -> str:
     with assemble.about(""):
         _keep_model(model, folder)
         machine = Machine.from_pretrained(model)
-        task = _task(machine, subject)
+        task = _task(machine, model, subject)
         rows = None if task is None else task.open().rows(subject.rows)
         thinking = _watch(machine, model.resolve().name, subject, task, rows)
     findings = None
@@ -71,7 +74,13 @@ def _keep_model(model: Path, folder: Path) -> None:
         raise ExportError(f"folder {str(folder)!r} holds the machine; name another one")
 
 
-def _task(machine: Machine, subject: Subject) -> Task | None:
+def _task(machine: Machine, folder: Path, subject: Subject) -> Task | None:
+    task: Task
+    stored = folder / TASK
+    if subject.task is None and stored.is_file():
+        data = json.loads(stored.read_text(encoding="utf-8"))
+        task = config.component_of(TASKS, data, subject.settings)
+        return _fitting(machine, task, subject)
     if subject.task is None:
         if not subject.files:
             raise ValueError(
@@ -80,7 +89,11 @@ def _task(machine: Machine, subject: Subject) -> Task | None:
         if subject.settings:
             raise ValueError("--set is without effect: it is about a task, name it with --task")
         return None
-    task: Task = config.component(TASKS, subject.task, subject.settings)
+    task = config.component(TASKS, subject.task, subject.settings)
+    return _fitting(machine, task, subject)
+
+
+def _fitting(machine: Machine, task: Task, subject: Subject) -> Task:
     reading.check_fits(machine, task)
     if subject.rows not in task.num_rows:
         raise ValueError(f"{subject.rows} rows: this task has {', '.join(task.num_rows)} rows")

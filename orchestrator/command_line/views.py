@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from evaluators.base import Rows, TaskScore
 from orchestrator.campaign.state import Role
 from orchestrator.command_line.lineage_lines import lineage_lines
+from orchestrator.command_line.machine_lines import machine_lines
 from orchestrator.measurement.measured import Z95
 from orchestrator.storage.candidates import CandidateRecord
 
@@ -158,6 +159,8 @@ def recipe_lines(recipe: Mapping[str, Any]) -> list[str]:
         ]
     if recipe["kind"] == "lineage":
         return lineage_lines(recipe)
+    if recipe["kind"] == "ctm":
+        return machine_lines(recipe)
     sources = ", ".join(map(_source, recipe["sources"]))
     lines = [f"recipe      {recipe['method']} of {sources} over {recipe['base']}"]
     for part in recipe["slices"]:

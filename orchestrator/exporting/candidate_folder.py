@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.exporting import model_folder
+from orchestrator.exporting import machine_folder, model_folder
 from orchestrator.matching import builds_models
 from orchestrator.reporting import model_card
 from orchestrator.reporting.result import Result, values
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
 from orchestrator.whole_file import whole_file
+from workers.ctm.recipe import CtmRecipe
 from workers.lineage import LineageRecipe
 from workers.recipe import MergeRecipe, read_recipe
 from workers.values import ValuesRecipe
@@ -29,6 +30,8 @@ def write_best(result: Result) -> list[Path]:
     write(result.winner, settings, result.versions, result, folder / "best", replace=True)
     if isinstance(recipe, ValuesRecipe):
         return [folder / "best" / VALUES]
+    if isinstance(recipe, CtmRecipe):
+        return sorted((folder / "best").iterdir())
     assert isinstance(recipe, MergeRecipe | LineageRecipe)
     model_folder.write_recipe_or_reason(recipe, folder / "recipe.yaml")
     return [folder / "recipe.yaml", *sorted((folder / "best").rglob("*.safetensors"))]
@@ -60,6 +63,9 @@ def write(
     if isinstance(recipe, ValuesRecipe):
         model_folder.refuse_used(folder, replace=replace)
         return _write_values(record, settings, versions, folder)
+    if isinstance(recipe, CtmRecipe):
+        machine_folder.write(record, recipe, settings, folder, replace=replace)
+        return folder
     assert isinstance(recipe, MergeRecipe | LineageRecipe)
     policy = builds_models(settings).policy
     files = model_card.rows_files(settings, record)
@@ -87,7 +93,7 @@ def write_recipe(
     recipe = read_recipe(record.recipe)
     if isinstance(recipe, ValuesRecipe):
         return _write_values(record, settings, versions, folder)
-    if isinstance(recipe, LineageRecipe):  # mergekit's format has no words for it
+    if isinstance(recipe, LineageRecipe | CtmRecipe):  # mergekit's format has no words for them
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(recipe.as_dict(), indent=1) + "\n"
         (folder / "recipe.json").write_text(text, encoding="utf-8")

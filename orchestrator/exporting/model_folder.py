@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
 from orchestrator import mergekit, yaml_file
+from orchestrator.whole_file import whole_folder
 from workers.lineage import LineageRecipe, ModelRecipe
 from workers.models.library import ModelError, ModelPolicy
 from workers.recipe import MergeRecipe
@@ -30,18 +30,10 @@ def write_folder(
     refuse_used(folder, replace=replace)
     from workers.export import write_model
 
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as partial:
         write_model(recipe, policy, partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
         write_recipe_or_reason(recipe, partial / "recipe.yaml")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_recipe_or_reason(recipe: ModelRecipe, path: Path) -> None:

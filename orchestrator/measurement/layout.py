@@ -125,6 +125,8 @@ def _turns(sizes: Sequence[int]) -> list[int]:
 
 
 def _order(name: str, facts: TaskFacts, seed: int) -> tuple[int, ...]:
+    if facts.in_order:
+        return tuple(range(facts.documents))
     if not facts.is_mean:
         raise ValueError(
             f"task {name!r}: its value is no mean of one number a document, so that parts of its "

@@ -68,6 +68,11 @@ class OptunaPruner:
     def __post_init__(self) -> None:
         _made(self.pruner, self.options)
 
+    @property
+    def compares_documents(self) -> bool:
+        """Whether the pruner compares document by document."""
+        return _plain(self.pruner) == "wilcoxon"
+
     def goes_on(self, standing: Standing, field: Field) -> bool:
         """Whether the pruner would let it, or it may not be stopped anyway."""
         rivals = last_survivors(field, self.survivors)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import numpy as np
 from annotated_types import Ge, Gt, Interval
@@ -68,6 +68,8 @@ class Lead:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedRace:
     """What the paired races share: settings, and whom a candidate has to pass."""
+
+    compares_documents: ClassVar[bool] = True
 
     #: Documents of each task in the first block.
     first_block: Annotated[int, Ge(1)] = 16
@@ -209,7 +211,7 @@ def leads_of(standing: Standing, rival: Standing) -> list[Lead]:
             for block in common
             if task in mine[block].tasks and task in theirs[block].tasks
         ]
-        if pairs:
+        if pairs and pairs[0][0]:  # stretches of training have no numbers of their own
             ours = np.concatenate([pair[0] for pair in pairs])
             others = np.concatenate([pair[1] for pair in pairs])
             seen = np.concatenate([ours, np.asarray(score.per_document)])
@@ -222,7 +224,7 @@ def leads_of(standing: Standing, rival: Standing) -> list[Lead]:
 
 def never_behind(leads: Sequence[Lead]) -> bool:
     """Whether the candidate has not lost one document to its rival."""
-    return all(bool(np.all(one.values >= 0)) for one in leads)
+    return bool(leads) and all(bool(np.all(one.values >= 0)) for one in leads)
 
 
 def _by_block(standing: Standing) -> dict[int, Score]:

@@ -57,7 +57,11 @@ class Field:
 
 
 class Race(Protocol):
-    """Settings of a race, and its rule. Pure: the same standing and field give the same verdict."""
+    """Settings of a race, and its rule. Pure: the same standing and field give the same verdict.
+
+    One that compares document by document says so by an attribute `compares_documents`: it cannot
+    race networks in training, whose documents are stretches of it.
+    """
 
     @property
     def first_block(self) -> int:

@@ -20,6 +20,7 @@ SPACES = Registry(
         "whole_model": "orchestrator.spaces.whole_model:WholeModel",
         "chained": "orchestrator.spaces.chained:Chained",
         "vector": "orchestrator.spaces.vector:Vector",
+        "ctm": "orchestrator.spaces.ctm:CtmSpace",
     },
 )
 

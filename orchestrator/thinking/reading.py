@@ -15,7 +15,8 @@ from torch import Tensor
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Inputs, Numbers, Phases, Tokens
-from evaluators.ctm.task import Batch, Task
+from evaluators.ctm.kinds import Task
+from evaluators.ctm.task import Batch
 from workers.ctm.machine import Machine
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from evaluators.ctm.inputs import Image, Inputs, Numbers, Phases, Tokens
+from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.measures import read_orders
-from evaluators.ctm.task import Judgement
 from evaluators.ctm.thoughts import Trace
 from orchestrator.thinking.painting import labels_of, paint, wrapped
 from orchestrator.thinking.record import Floats, Look, Thinking

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from evaluators.ctm.inputs import Image, Inputs, Numbers, Phases, Tokens
+from evaluators.ctm.kinds import TASKS, Task
 from evaluators.ctm.parity import Parity
 from evaluators.ctm.pictures import Digits
 from evaluators.ctm.pointers import Pointers
 from evaluators.ctm.questions import SUBTRACT, Questions
 from evaluators.ctm.sorting import Sorting
-from evaluators.ctm.task import TASKS, Task, generator_of, training_seed
+from evaluators.ctm.task import generator_of, training_seed
 from tests.evaluators.ctm_rows import KINDS, batch, same, samples, tensors, write_mnist
 
 #: All tasks but those that draw from so few samples that a row may be met again.

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evaluators.ctm.kinds import Task
 from evaluators.ctm.measures import examine
 from evaluators.ctm.parity import Parity
 from evaluators.ctm.questions import Questions
 from evaluators.ctm.sorting import Sorting
-from evaluators.ctm.task import Batch, Task
+from evaluators.ctm.task import Batch
 from evaluators.ctm.thoughts import Thoughts, certainty_of
-from evaluators.ctm.training import DivergedError, Training, TrainingSettings
+from evaluators.ctm.training import DivergedError, Training
+from evaluators.ctm.training_settings import TrainingSettings
 from workers.ctm.machine import Machine
 from workers.ctm.settings import CtmSettings
 

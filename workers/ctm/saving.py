@@ -7,18 +7,13 @@ machine = Machine.from_pretrained("folder")
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from evaluators.ctm import inputs
-from evaluators.ctm.inputs import Outputs
 from workers.ctm.machine import Machine
-from workers.ctm.settings import CtmSettings
+from workers.ctm.plain import as_dict, from_dict
 
 _TYPE, _VERSION = "continuous_thought_machine", 1
 
@@ -57,22 +52,3 @@ def load(folder: str | Path) -> Machine:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path}: the machine in it cannot be read: {first}") from error
     return machine.eval()
-
-
-def as_dict(settings: CtmSettings) -> dict[str, Any]:
-    """Returns settings as plain data that JSON can hold."""
-    return {
-        **asdict(settings),
-        "inputs": inputs.as_dict(settings.inputs),
-        "outputs": asdict(settings.outputs),
-    }
-
-
-def from_dict(data: Mapping[str, Any]) -> CtmSettings:
-    """Makes settings from what `as_dict` returned.
-
-    Raises:
-        ValueError: if no machine can be made of them.
-    """
-    ends = {"inputs": inputs.from_dict(data["inputs"]), "outputs": Outputs(**data["outputs"])}
-    return CtmSettings(**{**data, **ends})

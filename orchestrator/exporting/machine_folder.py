@@ -1,0 +1,65 @@
+"""A trained machine as a folder that two lines of Python load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from orchestrator import config
+from orchestrator.exporting.model_folder import refuse_used
+from orchestrator.settings import CampaignSettings
+from orchestrator.storage.candidates import CandidateRecord
+from orchestrator.whole_file import whole_folder
+from workers.ctm.builder import CtmBuilderSettings
+from workers.ctm.recipe import CtmRecipe
+
+#: The file that says what a machine has learned.
+TASK = "task.json"
+_LOADING = """```python
+from workers.ctm.machine import Machine
+
+machine = Machine.from_pretrained("{folder}")
+```"""
+
+
+def write(
+    record: CandidateRecord,
+    recipe: CtmRecipe,
+    settings: CampaignSettings,
+    folder: Path,
+    *,
+    replace: bool,
+) -> None:
+    """Writes a machine, trained to the end: what is left to train of it is trained now.
+
+    Raises:
+        ExportError: if the folder holds something already and `replace` is false.
+    """
+    refuse_used(folder, replace=replace)
+    builder = CtmBuilderSettings().open("cpu")
+    evaluate: Any = settings.evaluate
+    trainer = evaluate.open(builder.resident)
+    builder.build(recipe)
+    machine = trainer.trained(evaluate.stretches)
+    with whole_folder(folder) as partial:
+        machine.save_pretrained(partial)
+        text = json.dumps(recipe.as_dict(), indent=1) + "\n"
+        (partial / "recipe.json").write_text(text, encoding="utf-8")
+        (partial / TASK).write_text(json.dumps(config.as_dict(evaluate.task), indent=1) + "\n")
+        (partial / "README.md").write_text(_card(record, settings, folder), encoding="utf-8")
+
+
+def _card(record: CandidateRecord, settings: CampaignSettings, folder: Path) -> str:
+    rows = [
+        f"| {kind} | {name} | {one.value:.4f} | {one.documents:,} |"
+        for kind, scores in (("search", record.scores), ("test", record.test))
+        for name, one in scores.items()
+    ]
+    parts = [
+        f"# {settings.name}: candidate {record.label}",
+        "A Continuous Thought Machine; `recipe.json` says what of and how it was trained.",
+        _LOADING.format(folder=folder),
+        "\n".join(["| rows | metric | value | counted |", "| --- | --- | ---: | ---: |", *rows]),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,102 @@
+"""Campaigns of machines by the command line: searched, raced, broken off, exported, scored."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from workers.ctm.machine import Machine
+
+SETTINGS = {
+    "seed": 3,
+    "space": {
+        "kind": "ctm",
+        "task": {"kind": "parity", "length": 3, "search_rows": 64, "selection_rows": 64,
+                 "test_rows": 128},
+        "steps": 27,
+        "ranges": {"neurons": [32, 48], "ticks": [1, 4], "synapse_depth": 1, "pairs": [16, 32]},
+    },
+    "search": {"kind": "genetic", "population_size": 6, "elites": 1},
+    "evaluate": {"kind": "ctm"},
+    "racing": {"kind": "halving", "first_block": 1, "growth": 2, "eta": 2, "least": 4},
+    "budget": {"generations": 3},
+    "cluster": {"address": "inline"},
+    "reuse": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(shoal, tmp_path):
+    """Runs a campaign, changed as it says."""
+
+    def of(name, **changes):
+        place = {"name": name, "store": f"{tmp_path}/shoal.db", "output": f"{tmp_path}/{name}"}
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**SETTINGS, **place, **changes}))
+        return shoal.call("run", file, "--json")
+
+    return of
+
+
+def test_a_search_that_was_broken_off_is_the_same_search(run, shoal, tmp_path):
+    ended = run("whole")
+    assert ended.code == 0, ended.stderr
+    assert ended.data["stopped"] > 0
+    assert run("broken", budget={"evaluations": 7}).code == 0
+    assert run("broken").code == 0
+    of = [shoal.search(tmp_path, name, kinds="search") for name in ("whole", "broken")]
+    assert json.dumps(of[0], default=str) == json.dumps(of[1], default=str)
+
+
+def test_the_best_is_exported_loaded_and_scored_as_it_was(run, shoal, tmp_path):
+    ended = run("machines")
+    assert ended.code == 0, ended.stderr
+    best = next(row for row in ended.data["table"] if row["model"].startswith("best"))
+    folder = tmp_path / "machines/best"
+    assert Machine.from_pretrained(folder).settings.neurons >= 32
+    scored = shoal.call("eval", folder, tmp_path / "machines.yaml", "--json")
+    assert scored.code == 0, scored.stderr
+    assert scored.data["search"]["fitness"] == best["search_fitness"]
+    assert scored.data["test"]["fitness"] == best["test_fitness"]
+    thought = shoal.call("ctm", "think", folder, "-o", tmp_path / "thoughts")
+    assert thought.code == 0, thought.stderr  # the folder says which task it learned
+    assert (tmp_path / "thoughts/summary.png").exists()
+    models = {row["model"] for row in ended.data["table"]}
+    assert {"plain machine", "one tick"} <= models
+
+
+def test_a_training_that_diverges_fails_at_its_step(run, shoal, tmp_path):
+    ranges = {**SETTINGS["space"]["ranges"], "rate": [1e30, 1e31]}
+    ended = run("wild", space={**SETTINGS["space"], "ranges": ranges}, budget={"evaluations": 9})
+    assert ended.code != 0
+    query = "SELECT DISTINCT stage, kind FROM attempt WHERE state = 'failed'"
+    assert shoal.rows(tmp_path / "shoal.db", query) == [("train", "diverged")]
+
+
+def test_accuracy_and_compute_make_a_front(run, tmp_path):
+    ended = run(
+        "front",
+        search={"kind": "nsga2", "population_size": 6},
+        objectives={"kind": "pareto", "of": ["solved", "-flops"]},
+        racing=None,
+    )
+    assert ended.code == 0, ended.stderr
+    assert "flops" in (tmp_path / "front/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"racing": {"kind": "paired_t"}}, "compares document by document"),
+        ({"estimator": {"kind": "irt", "documents": 3}, "racing": None}, "no documents"),
+        ({"evaluate": {"kind": "ctm", "task": "sorting"}}, "another than the space's"),
+        ({"evaluate": {"kind": "function", "objective": "math:sin"}}, "use ctm"),
+    ],
+)
+def test_what_machines_cannot_be_measured_by_is_refused(run, tmp_path, changes, said):
+    ended = run("refused", **changes)
+    assert ended.code == 2, ended.stderr
+    assert said in ended.stderr
+    assert not (tmp_path / "refused").exists()

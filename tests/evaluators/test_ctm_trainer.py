@@ -1,0 +1,139 @@
+"""Networks are trained stretch by stretch: nothing is done twice, and a loss changes nothing."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from evaluators.ctm import scoring
+from evaluators.ctm.evaluator import Ctm
+from evaluators.ctm.inputs import Outputs
+from evaluators.ctm.network import Network
+from evaluators.ctm.parity import Parity
+from evaluators.ctm.thoughts import Thoughts, by_tick, certainty_of
+from evaluators.ctm.training import DivergedError
+from evaluators.ctm.training_settings import TrainingSettings
+from evaluators.function_answer import Target
+from evaluators.pooling import pool
+
+TASK = Parity(length=3, search_rows=32, selection_rows=16, test_rows=64)
+
+
+class Small(nn.Module):
+    """Two ticks of a layer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(3, 6) for _ in range(2))
+
+    def forward(self, inputs: torch.Tensor) -> Thoughts:
+        bits = inputs[:, :, 0].float()
+        answers = torch.stack([layer(bits) for layer in self.layers], dim=1)
+        logits = by_tick(answers, Outputs(positions=3, classes=2))
+        return Thoughts(logits, certainty_of(logits))
+
+
+class Broken(Small):
+    """Gives no number."""
+
+    def forward(self, inputs: torch.Tensor) -> Thoughts:
+        thoughts = super().forward(inputs)
+        return Thoughts(thoughts.logits * math.inf, thoughts.certainty)
+
+
+def trainer(folder, made=Small, identity="one", steps=30, **changes):
+    network = Network("cpu")
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return made()
+
+    network.assign(make, TrainingSettings(steps=steps, warm_up=2), identity)
+    checkpoints = None if folder is None else str(folder)
+    settings = Ctm(task=TASK, stretches=3, checkpoints=checkpoints, **changes)
+    return settings.open(network)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps of training that were done, in order."""
+    done = []
+    real = scoring.Training.until
+
+    def until(self, step):
+        done.extend(range(self.step, step))
+        real(self, step)
+
+    monkeypatch.setattr(scoring.Training, "until", until)
+    return done
+
+
+def block(*stretches):
+    return {"solved": stretches}
+
+
+def test_who_goes_on_goes_on_where_it_was(tmp_path, steps):
+    parts = [trainer(tmp_path).evaluate("search", documents=block(at)) for at in range(3)]
+    assert steps == list(range(30))
+    whole = trainer(None).evaluate("search")
+    assert parts[-1].tasks["solved"].value == whole.tasks["solved"].value
+    assert pool(parts) == whole
+    trainer(tmp_path).evaluate("test")
+    assert len(steps) == 60, "a network that is trained is scored as it is"
+
+
+def test_a_lost_folder_changes_nothing(tmp_path):
+    first = trainer(tmp_path / "a").evaluate("search", documents=block(0, 1))
+    again = trainer(tmp_path / "b").evaluate("search", documents=block(2))
+    straight = trainer(tmp_path / "a").evaluate("search", documents=block(2))
+    assert again == straight
+    assert first.tasks["solved"].documents == 2
+
+
+def test_a_file_that_was_cut_off_is_trained_anew(tmp_path):
+    expected = trainer(tmp_path).evaluate("search")
+    (file,) = tmp_path.rglob("*.pt")
+    file.write_bytes(file.read_bytes()[:100])
+    assert trainer(tmp_path).evaluate("search") == expected
+
+
+def test_networks_of_other_recipes_are_kept_apart(tmp_path, steps):
+    trainer(tmp_path).evaluate("search")
+    trainer(tmp_path, identity="another").evaluate("search")
+    assert len(steps) == 60
+    assert len(list(tmp_path.rglob("*.pt"))) == 2
+
+
+def test_divergence_is_told_with_its_step_and_stage(tmp_path):
+    with pytest.raises(DivergedError, match="diverged at step 0") as caught:
+        trainer(tmp_path, Broken).evaluate("search")
+    assert (caught.value.stage, caught.value.failure) == ("train", "diverged")
+
+
+def test_rows_beside_the_search_are_scored_sample_by_sample(tmp_path):
+    score = trainer(tmp_path).evaluate("test").tasks["solved"]
+    assert score.documents == len(score.per_document) == 64
+    assert score.value == pytest.approx(sum(score.per_document) / 64)
+
+
+def test_metrics_are_weighed(tmp_path):
+    metrics = (Target(name="positions", weight=2.0), Target(name="surest_tick", weight=-0.1))
+    score = trainer(tmp_path, metrics=metrics).evaluate("test")
+    positions, tick = (score.tasks[name].value for name in ("positions", "surest_tick"))
+    assert 1 <= tick <= 2
+    assert score.fitness == pytest.approx(2 * positions - 0.1 * tick)
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="metrics: unknown 'solve'; did you mean 'solved'"):
+        Ctm(metrics=(Target(name="solve"),))
+
+
+def test_facts_say_that_stretches_come_in_order():
+    facts = Ctm(task=TASK, stretches=3).check()
+    assert facts.tasks["search"]["solved"].in_order
+    assert facts.tasks["search"]["solved"].documents == 3
+    assert facts.tasks["test"]["solved"].documents == 64
+    other = Ctm(task=Parity(length=3, search_rows=33, selection_rows=16, test_rows=64), stretches=3)
+    assert other.check().identity["search"] != facts.identity["search"]
