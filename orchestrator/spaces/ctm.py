@@ -234,6 +234,8 @@ def _narrowed(one: Gene, wanted: Any) -> Any:
         if len(wanted) != 2:
             raise ValueError(f"expected [low, high], got {list(wanted)}")
         low, high = (_number(one, each) for each in wanted)
+        if low >= high:
+            raise ValueError(f"expected low < high, got {list(wanted)}")
         return replace(one, low=low, high=high)
     return _number(one, wanted)
 

@@ -100,3 +100,22 @@ def test_what_machines_cannot_be_measured_by_is_refused(run, tmp_path, changes, 
     assert ended.code == 2, ended.stderr
     assert said in ended.stderr
     assert not (tmp_path / "refused").exists()
+
+
+FEW_MAZES = "{kind: maze, train_rows: 64, search_rows: 32, selection_rows: 16, test_rows: 32}"
+SMOKE = {
+    "parity": ("space.task.test_rows=64", "space.steps=18"),
+    "digits": ("space.steps=9",),
+    "maze": (f"space.task={FEW_MAZES}", "space.steps=9"),
+}
+
+
+@pytest.mark.parametrize("name", SMOKE)
+def test_the_examples_run(shoal, tmp_path, name):
+    few = ("search.population_size=4", "budget={generations: 2}", "cluster.address=inline")
+    place = (f"store={tmp_path}/shoal.db", f"output={tmp_path}/out")
+    words = [word for one in (*SMOKE[name], *few, *place) for word in ("--set", one)]
+    ended = shoal.call("run", f"examples/ctm_{name}.yaml", *words, "--json")
+    assert ended.code == 0, ended.stderr
+    assert (tmp_path / "out/best/model.safetensors").exists()
+    assert (tmp_path / "out/report.md").exists()

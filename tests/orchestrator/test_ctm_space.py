@@ -98,7 +98,7 @@ def test_a_machine_s_compute_is_known_before_it_is_built():
     [
         ({"neuron": 64}, "did you mean 'neurons'"),
         ({"heads": 3}, "expected some of 1, 2, 4, 8, 16, got '3'"),
-        ({"ticks": [5, 2]}, "ticks"),
+        ({"ticks": [5, 2]}, r"ranges.ticks: expected low < high, got \[5, 2\]"),
         ({"ticks": 2.5}, "expected a whole number, got 2.5"),
         ({"rate": [0.1]}, r"expected \[low, high\]"),
         ({"memory": 0}, "expected at least 1, got 0"),
