@@ -6,11 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import torch
 from annotated_types import Ge, Interval
-from torch import Tensor
 
 from evaluators.addresses import load_function
 from evaluators.base import Rows
@@ -19,6 +17,9 @@ from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.pictures import Pool, shuffled, sizes, split
 from evaluators.ctm.task import Batch
 from evaluators.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: What a sample of a dataset may be.
 Sample: TypeAlias = Tokens | Image | Numbers
@@ -93,6 +94,8 @@ class Dataset:
         return _load("train", self.train, arguments), _load("test", self.test, arguments)
 
     def _read(self, address: str, dataset: Any) -> Batch:
+        import torch
+
         inputs, targets = [], []
         for number in range(len(dataset)):
             try:
@@ -128,6 +131,8 @@ def _sample(inputs: Sample, sample: Any) -> Tensor:
     Raises:
         ValueError: if it has another shape, or ids that there are not.
     """
+    import torch
+
     found = torch.as_tensor(sample)
     if isinstance(inputs, Tokens):
         return _tokens(inputs, found)
@@ -142,6 +147,8 @@ def _sample(inputs: Sample, sample: Any) -> Tensor:
 
 
 def _tokens(inputs: Tokens, found: Tensor) -> Tensor:
+    import torch
+
     if found.ndim == 1:
         found = found[:, None]
     shape = (inputs.length, len(inputs.vocabularies))
@@ -165,6 +172,8 @@ def _classes(positions: int, classes: int, target: Any) -> Tensor:
     Raises:
         ValueError: if there are others, or more or fewer than positions.
     """
+    import torch
+
     found = torch.as_tensor(target).reshape(-1)
     if found.is_floating_point() or found.shape != (positions,):
         raise ValueError(

@@ -9,10 +9,9 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 from annotated_types import Ge
 
 from evaluators.base import Rows
@@ -21,9 +20,12 @@ from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.maze_growing import STAY, draw, looks, routes
 from evaluators.ctm.task import Batch, Drawn, generator_of
 
+if TYPE_CHECKING:
+    import torch
+
 #: Where each move leads after a quarter turn to the left, and after a mirror from left to right.
-_TURNED = torch.tensor([2, 3, 1, 0, STAY])
-_MIRRORED = torch.tensor([0, 1, 3, 2, STAY])
+_TURNED = (2, 3, 1, 0, STAY)
+_MIRRORED = (0, 1, 3, 2, STAY)
 #: Shares of all looks, in eighths, of each kind of rows; the other half is trained on.
 _EIGHTHS: dict[Rows | None, tuple[int, ...]] = {
     None: (0, 1, 2, 3),
@@ -88,6 +90,8 @@ class MazeData:
 
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws mazes, turned and mirrored at random, all of a batch alike."""
+        import torch
+
         places = torch.randint(len(self._train), (size,), generator=generator)
         pose = int(torch.randint(8, (1,), generator=generator))
         return turned(self._train.take(places), pose % 4, mirrored=pose >= 4)
@@ -103,12 +107,14 @@ class MazeData:
 
 def turned(batch: Batch, turns: int, *, mirrored: bool) -> Batch:
     """Returns pictures after quarter turns to the left, then a mirror, with moves that fit."""
-    assert isinstance(batch.inputs, torch.Tensor)
+    import torch
+
+    assert not isinstance(batch.inputs, list)
     pictures, moves = torch.rot90(batch.inputs, turns, (2, 3)), batch.targets
     for _ in range(turns):
-        moves = _TURNED[moves]
+        moves = torch.tensor(_TURNED)[moves]
     if mirrored:
-        pictures, moves = pictures.flip(3), _MIRRORED[moves]
+        pictures, moves = pictures.flip(3), torch.tensor(_MIRRORED)[moves]
     return Batch(pictures.contiguous(), moves)
 
 
@@ -129,6 +135,8 @@ def grow(edge: int, moves: int, num: int, seed: int, rows: Rows | None = None) -
     Raises:
         ValueError: if hardly any maze of that size is of that kind.
     """
+    import torch
+
     stream = 0 if rows is None else generator_of(seed, rows).initial_seed()
     rng = np.random.default_rng([seed, stream])
     eighths, kept, found = _EIGHTHS[rows], [], 0

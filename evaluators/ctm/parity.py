@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Ge
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Outputs, Tokens
 from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.task import Batch, Drawn, generator_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class Parity(Drawn):
 
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws rows of bits."""
+        import torch
+
         bits = torch.randint(2, (size, self.length), generator=generator)
         return Batch(bits[:, :, None], bits.cumsum(dim=1) % 2)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 from annotated_types import Ge, Interval
 
 from evaluators.base import Rows
@@ -16,6 +15,9 @@ from evaluators.ctm.inputs import Image, Inputs, Outputs
 from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.picture_files import CLASSES, SHAPES, Format, count, read
 from evaluators.ctm.task import Batch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Digits(_Named):
 
     def open(self) -> Pool:
         """Reads them from scikit-learn."""
+        import torch
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -99,6 +102,8 @@ class Pictures(_Named):
 
     def open(self) -> Pool:
         """Reads the folder."""
+        import torch
+
         found = []
         for part in ("train", "test"):
             pictures, labels = read(Path(self.folder), self.format, part)
@@ -116,6 +121,8 @@ class Pool:
 
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws samples to train on, with replacement."""
+        import torch
+
         return self._train.take(torch.randint(len(self._train), (size,), generator=generator))
 
     def rows(self, rows: Rows) -> Batch:
@@ -145,6 +152,8 @@ def sizes(num: int, held_out: float, num_test: int) -> Mapping[Rows, int]:
 
 def shuffled(batch: Batch, seed: int) -> Batch:
     """Returns samples in an order that the seed decides."""
+    import torch
+
     return batch.take(torch.from_numpy(np.random.default_rng(seed).permutation(len(batch))))
 
 

@@ -8,15 +8,17 @@ another: six tokens have no more than 4,320 tables and starts, and one tick come
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Ge
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Outputs, Tokens
 from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.task import Batch, Drawn, generator_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class Pointers(Drawn):
 
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws tables."""
+        import torch
+
         table = torch.rand(size, self.size, generator=generator).argsort(dim=1)
         start = torch.randint(self.size, (size, 1), generator=generator)
         own = torch.arange(self.size).expand(size, -1)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Interval
-from torch import Tensor
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Inputs, Outputs, Phases, Tokens
 from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.pictures import Digits, Pool
 from evaluators.ctm.task import Batch, Drawn, generator_of
+
+if TYPE_CHECKING:
+    import torch
 
 #: What a word of a question does with the digit that it names: to begin with it, add, subtract.
 BEGIN, ADD, SUBTRACT = range(3)
@@ -85,6 +86,8 @@ class QuestionData:
 
     def rows(self, rows: Rows) -> Batch:
         """Draws the rows of a kind, of pictures that no other kind has."""
+        import torch
+
         settings, generator = self._settings, generator_of(self._settings.seed, rows)
         pictures = self._pictures.rows(rows)
         num = settings.num_rows[rows] * settings.digits
@@ -94,9 +97,11 @@ class QuestionData:
 
     def _ask(self, pictures: Batch, generator: torch.Generator) -> Batch:
         """Asks about so many digits running at a time."""
+        import torch
+
         settings = self._settings
         seen, digits = pictures.inputs, pictures.targets.view(-1, settings.digits)
-        assert isinstance(seen, Tensor)
+        assert not isinstance(seen, list)
         shape = (len(digits), settings.operations + 1)
         places = torch.randint(settings.digits, shape, generator=generator)
         signs = torch.randint(ADD, SUBTRACT + 1, shape, generator=generator)

@@ -7,15 +7,17 @@ https://www.cs.toronto.edu/~graves/icml_2006.pdf.)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Ge
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Numbers, Outputs
 from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.task import Batch, Drawn, generator_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class Sorting(Drawn):
 
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws rows of numbers."""
+        import torch
+
         numbers = torch.randn(size, self.length, generator=generator)
         return Batch(numbers, numbers.argsort(dim=1))
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from evaluators.base import Rows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,13 @@ class Batch:
     def take(self, places: Tensor | slice) -> Batch:
         """Returns some of the samples."""
         inputs = self.inputs
-        taken = inputs[places] if isinstance(inputs, Tensor) else [one[places] for one in inputs]
+        taken = [one[places] for one in inputs] if isinstance(inputs, list) else inputs[places]
         return Batch(taken, self.targets[places])
 
     def to(self, device: str | torch.device) -> Batch:
         """Returns the samples on a device."""
         inputs = self.inputs
-        moved = inputs.to(device) if isinstance(inputs, Tensor) else [i.to(device) for i in inputs]
+        moved = [i.to(device) for i in inputs] if isinstance(inputs, list) else inputs.to(device)
         return Batch(moved, self.targets.to(device))
 
 
@@ -58,6 +60,8 @@ _HALF = 2**31
 
 def generator_of(seed: int, rows: Rows) -> torch.Generator:
     """Returns the generator that the rows of a kind are drawn with."""
+    import torch
+
     return torch.Generator().manual_seed(_HALF + (seed * 8 + _STREAMS[rows]) % _HALF)
 
 

@@ -1,5 +1,7 @@
 """What every task for networks that think in ticks owes, and that its answers are right."""
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -234,3 +236,15 @@ def test_digits_are_all_there_once() -> None:
     assert len(rows) == 360 + 2 * 143
     known = {(one / 16).astype(np.float32).tobytes() for one in load_digits().images}
     assert {one for (one,) in trained} | {one for (one,) in rows} == known
+
+
+def test_settings_of_tasks_need_no_torch():
+    """Whoever reads a campaign's status should not wait for it."""
+    code = (
+        "import sys\nfrom evaluators.ctm.kinds import TASKS\nimport orchestrator.spaces.ctm\n"
+        "import evaluators.ctm.evaluator\n"
+        "for name in TASKS.addresses: TASKS.load(name)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
