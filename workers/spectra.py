@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import torch
 
+from workers.threads import one_thread
+
 
 def svd_scale(matrix: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Returns U diag(s * factors) Vᵀ of a matrix U diag(s) Vᵀ, in the matrix's precision.
 
-    Singular values come in falling order; all is computed in float32 at least.
+    Singular values come in falling order; all is computed in float32 at least, by one thread.
 
     Args:
         matrix: What is scaled; (rows, columns).
@@ -28,6 +30,7 @@ def svd_scale(matrix: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
             f"{tuple(matrix.shape)} and {tuple(factors.shape)}"
         )
     exact = torch.promote_types(matrix.dtype, torch.float32)
-    u, values, vt = torch.linalg.svd(matrix.to(exact), full_matrices=False)
-    scaled: torch.Tensor = (u * (values * factors.to(device=matrix.device, dtype=exact))) @ vt
+    with one_thread():
+        u, values, vt = torch.linalg.svd(matrix.to(exact), full_matrices=False)
+        scaled: torch.Tensor = (u * (values * factors.to(device=matrix.device, dtype=exact))) @ vt
     return scaled.to(matrix.dtype)

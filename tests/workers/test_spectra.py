@@ -24,3 +24,18 @@ def test_singular_values_are_scaled_and_directions_kept():
 def test_factors_that_do_not_fit_the_matrix_are_refused():
     with pytest.raises(ValueError, match=r"got shapes \(6, 4\) and \(6,\)"):
         svd_scale(torch.ones(6, 4), torch.ones(6))
+
+
+def test_singular_values_are_scaled_to_the_same_bits_by_any_number_of_threads():
+    matrix = torch.randn(96, 64, generator=torch.Generator().manual_seed(0))
+    factors = torch.linspace(0.7, 1.3, 64)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(svd_scale(matrix, factors))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

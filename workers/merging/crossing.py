@@ -22,6 +22,7 @@ from workers.methods.spherical import arc, cosine
 from workers.models.order import forward_order
 from workers.models.safetensors_file import TensorFacts
 from workers.spectra import svd_scale
+from workers.threads import one_thread
 
 #: Numbers that are worked on together.
 _CHUNK = 1 << 20
@@ -140,7 +141,8 @@ def _products(stretches: Sequence[_Stretch], parents: tuple[Parent, Parent]) -> 
     for name, start, stop in stretches:
         for a, b in _chunks(name, start, stop, parents):
             x, y = a.double(), b.double()
-            found += torch.stack([x @ x, x @ y, y @ y]).cpu()
+            with one_thread():
+                found += torch.stack([x @ x, x @ y, y @ y]).cpu()
     return found
 
 
