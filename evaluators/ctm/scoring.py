@@ -54,10 +54,18 @@ class Trainer:
         )
 
     def trained(self, stretches: int) -> nn.Module:
-        """Returns the resident network after so many stretches; what was done is not done again."""
+        """Returns the resident network after so many stretches; what was done is not done again.
+
+        Where the network has been trained further than that, by an equal candidate, it is trained
+        anew: a score after some stretches is never that after more.
+        """
         if self._resident.trained is not None:
             return self._resident.trained
-        network, all_of_them = self._resident, self._settings.stretches
+        network = self._resident
+        ends = [
+            -(-network.training.steps * stretch // self._settings.stretches)
+            for stretch in range(1, stretches + 1)
+        ]
         identity = hash_json([network.identity, self._identity])
         training = Training(
             network.fresh(),
@@ -67,15 +75,14 @@ class Trainer:
             self._task.answer_phases,
         )
         state = self._checkpoints.load(identity)
-        if state is not None:
+        further = state is not None and state["step"] > ends[-1]  # an equal candidate's
+        if state is not None and not further:
             training.restore(state)
-        for stretch in range(1, all_of_them + 1):
-            step = -(-network.training.steps * stretch // all_of_them)
-            if stretch > stretches and training.step > 0:
-                break
+        for step in ends:
             if training.step < step:
                 training.until(step)
-                self._checkpoints.save(identity, training.state())
+                if not further:
+                    self._checkpoints.save(identity, training.state())
         return training.model
 
 

@@ -17,6 +17,8 @@ from evaluators.ctm.training_settings import TrainingSettings
 from evaluators.function_answer import Target
 from evaluators.pooling import pool
 
+#: What tells every two states of a network apart.
+METRIC = "log_likelihood"
 TASK = Parity(length=3, search_rows=32, selection_rows=16, test_rows=64)
 
 
@@ -51,7 +53,8 @@ def trainer(folder, made=Small, identity="one", steps=30, **changes):
 
     network.assign(make, TrainingSettings(steps=steps, warm_up=2), identity)
     checkpoints = None if folder is None else str(folder)
-    settings = Ctm(task=TASK, stretches=3, checkpoints=checkpoints, **changes)
+    given = {"metrics": (Target(name=METRIC),), **changes}
+    settings = Ctm(task=TASK, stretches=3, checkpoints=checkpoints, **given)
     return settings.open(network)
 
 
@@ -70,17 +73,28 @@ def steps(monkeypatch):
 
 
 def block(*stretches):
-    return {"solved": stretches}
+    return {METRIC: stretches}
 
 
 def test_who_goes_on_goes_on_where_it_was(tmp_path, steps):
     parts = [trainer(tmp_path).evaluate("search", documents=block(at)) for at in range(3)]
     assert steps == list(range(30))
     whole = trainer(None).evaluate("search")
-    assert parts[-1].tasks["solved"].value == whole.tasks["solved"].value
+    assert parts[-1].tasks[METRIC].value == whole.tasks[METRIC].value
     assert pool(parts) == whole
     trainer(tmp_path).evaluate("test")
     assert len(steps) == 60, "a network that is trained is scored as it is"
+
+
+def test_a_score_after_one_stretch_is_never_that_after_more(tmp_path, steps):
+    first = trainer(tmp_path).evaluate("search", documents=block(0))
+    whole = trainer(tmp_path).evaluate("search")
+    again = trainer(tmp_path).evaluate("search", documents=block(0))
+    assert again == first
+    assert again.tasks[METRIC].value != whole.tasks[METRIC].value
+    assert len(steps) == 30 + 10
+    trainer(tmp_path).evaluate("search")
+    assert len(steps) == 30 + 10, "what was trained further is kept"
 
 
 def test_a_lost_folder_changes_nothing(tmp_path):
@@ -88,7 +102,7 @@ def test_a_lost_folder_changes_nothing(tmp_path):
     again = trainer(tmp_path / "b").evaluate("search", documents=block(2))
     straight = trainer(tmp_path / "a").evaluate("search", documents=block(2))
     assert again == straight
-    assert first.tasks["solved"].documents == 2
+    assert first.tasks[METRIC].documents == 2
 
 
 def test_a_file_that_was_cut_off_is_trained_anew(tmp_path):
@@ -112,7 +126,7 @@ def test_divergence_is_told_with_its_step_and_stage(tmp_path):
 
 
 def test_rows_beside_the_search_are_scored_sample_by_sample(tmp_path):
-    score = trainer(tmp_path).evaluate("test").tasks["solved"]
+    score = trainer(tmp_path).evaluate("test").tasks[METRIC]
     assert score.documents == len(score.per_document) == 64
     assert score.value == pytest.approx(sum(score.per_document) / 64)
 
