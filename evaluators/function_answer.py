@@ -27,7 +27,7 @@ class Target:
     weight: float = 1.0
 
 
-def check_targets(targets: Sequence[Target]) -> None:
+def check_targets(targets: Sequence[Target], key: str = "tasks") -> None:
     """Refuses what names an objective twice, or gives it no finite weight.
 
     Raises:
@@ -35,10 +35,10 @@ def check_targets(targets: Sequence[Target]) -> None:
     """
     names = [one.name for one in targets]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"tasks: {twice[0]!r} is named twice")
+        raise ValueError(f"{key}: {twice[0]!r} is named twice")
     for one in targets:
         if not math.isfinite(one.weight):
-            raise ValueError(f"tasks: {one.name!r} has a weight of {one.weight}, expected a number")
+            raise ValueError(f"{key}: {one.name!r} has a weight of {one.weight}, expected a number")
 
 
 def read_answer(

@@ -229,22 +229,13 @@ def _campaign(document: Document) -> CampaignSettings:
     return matching.completed(cast("CampaignSettings", settings))
 
 
-def component(registry: Registry, kind: str, overrides: Sequence[str] = ()) -> Any:
-    """Returns one component, named on the command line.
+def component(registry: Registry, data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Any:
+    """Returns one component from plain data, changed as the command line says.
 
     Args:
         registry: Where its kind is looked up.
-        kind: A registered name or an address.
+        data: Its `kind`, a registered name or an address, and settings.
         overrides: `key=value` each, as given to `--set`.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    return component_of(registry, {"kind": kind}, overrides)
-
-
-def component_of(registry: Registry, data: Mapping[str, Any], overrides: Sequence[str] = ()) -> Any:
-    """Returns one component from plain data, changed as the command line says.
 
     Raises:
         ConfigError: naming the key.

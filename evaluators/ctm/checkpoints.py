@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from evaluators.whole_file import whole_file
 
 
 class Checkpoints:
@@ -39,13 +40,8 @@ class Checkpoints:
             return
         path = self._path(identity)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            try:
-                torch.save(state, part)
-            except BaseException:
-                Path(part.name).unlink()
-                raise
-        Path(part.name).replace(path)
+        with whole_file(path) as part:
+            torch.save(state, part)
 
     def _path(self, identity: str) -> Path:
         assert self._folder is not None

@@ -51,10 +51,7 @@ class Ctm:
     batch_size: Annotated[int, Ge(1)] = 256
 
     def __post_init__(self) -> None:
-        try:
-            check_targets(self.metrics)
-        except ValueError as error:
-            raise ValueError(str(error).replace("tasks:", "metrics:", 1)) from error
+        check_targets(self.metrics, "metrics")
         for one in self.metrics:
             if one.name not in METRICS:
                 raise ValueError(f"metrics: unknown {one.name!r}; {nearest(one.name, METRICS)}")

@@ -75,25 +75,20 @@ def _keep_model(model: Path, folder: Path) -> None:
 
 
 def _task(machine: Machine, folder: Path, subject: Subject) -> Task | None:
-    task: Task
     stored = folder / TASK
-    if subject.task is None and stored.is_file():
-        data = json.loads(stored.read_text(encoding="utf-8"))
-        task = config.component_of(TASKS, data, subject.settings)
-        return _fitting(machine, task, subject)
-    if subject.task is None:
-        if not subject.files:
-            raise ValueError(
-                "nothing to think about: give --task NAME for one of its samples, or --input FILE"
-            )
-        if subject.settings:
-            raise ValueError("--set is without effect: it is about a task, name it with --task")
+    if subject.task is not None:
+        named = {"kind": subject.task}
+    elif stored.is_file():
+        named = json.loads(stored.read_text(encoding="utf-8"))
+    elif not subject.files:
+        raise ValueError(
+            "nothing to think about: give --task NAME for one of its samples, or --input FILE"
+        )
+    elif subject.settings:
+        raise ValueError("--set is without effect: it is about a task, name it with --task")
+    else:
         return None
-    task = config.component(TASKS, subject.task, subject.settings)
-    return _fitting(machine, task, subject)
-
-
-def _fitting(machine: Machine, task: Task, subject: Subject) -> Task:
+    task: Task = config.component(TASKS, named, subject.settings)
     reading.check_fits(machine, task)
     if subject.rows not in task.num_rows:
         raise ValueError(f"{subject.rows} rows: this task has {', '.join(task.num_rows)} rows")

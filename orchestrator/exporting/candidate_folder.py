@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluators.whole_file import whole_file
 from orchestrator.exporting import machine_folder, model_folder
 from orchestrator.matching import builds_models
 from orchestrator.reporting import model_card
 from orchestrator.reporting.result import Result, values
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
-from orchestrator.whole_file import whole_file
 from workers.ctm.recipe import CtmRecipe
 from workers.lineage import LineageRecipe
 from workers.recipe import MergeRecipe, read_recipe

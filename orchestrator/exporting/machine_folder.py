@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evaluators.whole_file import whole_folder
 from orchestrator import config
 from orchestrator.exporting.model_folder import refuse_used
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
-from orchestrator.whole_file import whole_folder
 from workers.ctm.builder import CtmBuilderSettings
 from workers.ctm.recipe import CtmRecipe
 
@@ -44,9 +44,10 @@ def write(
     machine = trainer.trained(evaluate.stretches)
     with whole_folder(folder) as partial:
         machine.save_pretrained(partial)
-        text = json.dumps(recipe.as_dict(), indent=1) + "\n"
-        (partial / "recipe.json").write_text(text, encoding="utf-8")
-        (partial / TASK).write_text(json.dumps(config.as_dict(evaluate.task), indent=1) + "\n")
+        said = {"recipe.json": recipe.as_dict(), TASK: config.as_dict(evaluate.task)}
+        for name, plain in said.items():
+            text = json.dumps(plain, indent=1) + "\n"
+            (partial / name).write_text(text, encoding="utf-8")
         (partial / "README.md").write_text(_card(record, settings, folder), encoding="utf-8")
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
+from evaluators.whole_file import whole_folder
 from orchestrator import mergekit, yaml_file
-from orchestrator.whole_file import whole_folder
 from workers.lineage import LineageRecipe, ModelRecipe
 from workers.models.library import ModelError, ModelPolicy
 from workers.recipe import MergeRecipe

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from evaluators.whole_file import whole_file
 from orchestrator.exporting.model_folder import ExportError
 from orchestrator.storage.document_rows import COLUMNS, open_documents
 from orchestrator.storage.gene_columns import Kind
 from orchestrator.storage.reader import Reader
 from orchestrator.storage.table import Table, open_table
-from orchestrator.whole_file import whole_file
 
 
 def write(reader: Reader, name: str, output: Path, kind: str, *, force: bool) -> int:

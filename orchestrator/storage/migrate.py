@@ -18,6 +18,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, Table, func, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
+from evaluators.whole_file import whole_file
 from orchestrator.storage import lease, schema
 from orchestrator.storage.base import StoreError
 from orchestrator.storage.engine import (
@@ -29,7 +30,6 @@ from orchestrator.storage.engine import (
     store_file,
     without_password,
 )
-from orchestrator.whole_file import whole_file
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Rows that are held in memory at a time.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluators.whole_file import whole_folder
 from orchestrator.exporting.model_folder import refuse_used
 from orchestrator.thinking import film, summary
 from orchestrator.thinking.page import page
@@ -32,18 +32,9 @@ def write(
         ExportError: if the folder holds something already and `replace` is false.
     """
     refuse_used(folder, replace=replace)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as partial:
         _write_files(thinking, findings, partial)
-        names = sorted(one.name for one in partial.iterdir())
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return names
+        return sorted(one.name for one in partial.iterdir())
 
 
 def _write_files(thinking: Thinking, findings: Mapping[str, Any] | None, folder: Path) -> None:
