@@ -53,6 +53,11 @@ class Written:
 
     _text: str | None
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that has to be read: none, unless a kind of recipe says otherwise."""
+        return ()
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold."""
         raise NotImplementedError

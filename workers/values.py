@@ -18,11 +18,6 @@ class ValuesRecipe(Written):
     values: Mapping[str, Any]
     _text: str | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """There is nothing to read."""
-        return ()
-
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold."""
         return {

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from evaluators.addresses import load_function
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Numbers, Outputs, Tokens
-from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.pictures import Pool, shuffled, sizes, split
-from evaluators.ctm.task import Batch
+from evaluators.ctm.task import Batch, HeldOut
 from evaluators.registry import Registry
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ SAMPLES = Registry(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
+class Dataset(HeldOut):
     """A dataset of pairs of a sample and its class, or its classes at several positions.
 
     Search and selection rows are cut from what there is to train on. All is read once, into memory:
@@ -57,25 +56,11 @@ class Dataset:
     classes: Annotated[int, Ge(2)]
     #: Classes that a sample has, one at each position.
     positions: Annotated[int, Ge(1)] = 1
-    #: Share of what is to train on that a search is judged by, and that finalists are chosen by.
-    held_out: Annotated[float, Interval(gt=0.0, lt=0.5)] = 0.1
-    #: Of the split.
-    seed: Annotated[int, Ge(0)] = 0
 
     @property
     def outputs(self) -> Outputs:
         """A class at each position."""
         return Outputs(positions=self.positions, classes=self.classes)
-
-    @property
-    def judgement(self) -> Judgement:
-        """Each position by itself."""
-        return "positions"
-
-    @property
-    def answer_phases(self) -> int | None:
-        """There is one input."""
-        return None
 
     @property
     def num_rows(self) -> Mapping[Rows, int]:

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Outputs, Tokens
 from evaluators.ctm.kinds import Judgement
-from evaluators.ctm.task import Batch, Drawn, generator_of
+from evaluators.ctm.task import Batch, Endless
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parity(Drawn):
+class Parity(Endless):
     """Rows of bits and the parity up to each place, all of it asked for at once."""
 
     #: Bits in a row.
@@ -41,17 +40,9 @@ class Parity(Drawn):
         """Place by place."""
         return "positions"
 
-    def open(self) -> Parity:
-        """Nothing is read."""
-        return self
-
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws rows of bits."""
         import torch
 
         bits = torch.randint(2, (size, self.length), generator=generator)
         return Batch(bits[:, :, None], bits.cumsum(dim=1) % 2)
-
-    def rows(self, rows: Rows) -> Batch:
-        """Draws the rows of a kind."""
-        return self.batch(generator_of(self.seed, rows), self.num_rows[rows])

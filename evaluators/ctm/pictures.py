@@ -8,24 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from evaluators.base import Rows
 from evaluators.ctm.inputs import Image, Inputs, Outputs
-from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.picture_files import CLASSES, SHAPES, Format, count, read
-from evaluators.ctm.task import Batch
+from evaluators.ctm.task import Batch, HeldOut
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Named:
-    #: Share of what is not for tests that a search is judged by, and that finalists are chosen by.
-    held_out: Annotated[float, Interval(gt=0.0, lt=0.5)] = 0.1
-    #: Of the split.
-    seed: Annotated[int, Ge(0)] = 0
+class _Named(HeldOut):
     #: Channels after each convolution, and which are followed by pooling.
     widths: tuple[int, ...] = (16,)
     pools: tuple[int, ...] = (0,)
@@ -34,16 +29,6 @@ class _Named:
     def outputs(self) -> Outputs:
         """A class."""
         return Outputs(positions=1, classes=CLASSES)
-
-    @property
-    def judgement(self) -> Judgement:
-        """There is one answer."""
-        return "positions"
-
-    @property
-    def answer_phases(self) -> int | None:
-        """There is one input."""
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

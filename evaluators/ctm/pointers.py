@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Outputs, Tokens
 from evaluators.ctm.kinds import Judgement
-from evaluators.ctm.task import Batch, Drawn, generator_of
+from evaluators.ctm.task import Batch, Endless
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pointers(Drawn):
+class Pointers(Endless):
     """Tables of pointers, a permutation each, with a mark on the token to start from."""
 
     #: Tokens in a table.
@@ -45,10 +44,6 @@ class Pointers(Drawn):
         """There is one answer."""
         return "positions"
 
-    def open(self) -> Pointers:
-        """Nothing is read."""
-        return self
-
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws tables."""
         import torch
@@ -60,7 +55,3 @@ class Pointers(Drawn):
         for _ in range(self.hops):
             answer = table.gather(1, answer)
         return Batch(torch.stack([own, table, (own == start).long()], dim=2), answer)
-
-    def rows(self, rows: Rows) -> Batch:
-        """Draws the rows of a kind."""
-        return self.batch(generator_of(self.seed, rows), self.num_rows[rows])

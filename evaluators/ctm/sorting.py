@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from evaluators.base import Rows
 from evaluators.ctm.inputs import Inputs, Numbers, Outputs
 from evaluators.ctm.kinds import Judgement
-from evaluators.ctm.task import Batch, Drawn, generator_of
+from evaluators.ctm.task import Batch, Endless
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sorting(Drawn):
+class Sorting(Endless):
     """Rows of standard normal numbers and their places in ascending order."""
 
     #: Numbers to sort.
@@ -42,17 +41,9 @@ class Sorting(Drawn):
         """Read over the ticks."""
         return "order"
 
-    def open(self) -> Sorting:
-        """Nothing is read."""
-        return self
-
     def batch(self, generator: torch.Generator, size: int) -> Batch:
         """Draws rows of numbers."""
         import torch
 
         numbers = torch.randn(size, self.length, generator=generator)
         return Batch(numbers, numbers.argsort(dim=1))
-
-    def rows(self, rows: Rows) -> Batch:
-        """Draws the rows of a kind."""
-        return self.batch(generator_of(self.seed, rows), self.num_rows[rows])

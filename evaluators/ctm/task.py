@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, Self
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from evaluators.base import Rows
+from evaluators.ctm.kinds import Judgement
 
 if TYPE_CHECKING:
     import torch
@@ -94,3 +95,40 @@ class Drawn:
             "selection": self.selection_rows,
             "test": self.test_rows,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endless(Drawn):
+    """Tasks that are their own samples: nothing is read, and every batch is drawn."""
+
+    def open(self) -> Self:
+        """Nothing is read."""
+        return self
+
+    def batch(self, generator: torch.Generator, size: int) -> Batch:
+        """Draws samples; the generator alone decides which."""
+        raise NotImplementedError
+
+    def rows(self, rows: Rows) -> Batch:
+        """Draws the samples of a kind of rows."""
+        return self.batch(generator_of(self.seed, rows), self.num_rows[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Tasks of one input whose samples are given: rows are held out of what is to train on."""
+
+    #: Share of what is to train on that a search is judged by, and that finalists are chosen by.
+    held_out: Annotated[float, Interval(gt=0.0, lt=0.5)] = 0.1
+    #: Of the split.
+    seed: Annotated[int, Ge(0)] = 0
+
+    @property
+    def judgement(self) -> Judgement:
+        """Each position by itself."""
+        return "positions"
+
+    @property
+    def answer_phases(self) -> int | None:
+        """There is one input."""
+        return None

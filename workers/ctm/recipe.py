@@ -22,11 +22,6 @@ class CtmRecipe(Written):
     seed: int = 0
     _text: str | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """There is nothing to read."""
-        return ()
-
     def as_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain data that JSON can hold."""
         return {
