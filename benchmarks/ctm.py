@@ -36,7 +36,7 @@ TABLES: Mapping[str, Sequence[str]] = {
 _USUAL: Mapping[str, Sequence[str]] = {
     "gates": tuple(CASES),
     "baselines": tuple(CASES),
-    "ablations": ("pointers", "maze"),
+    "ablations": ("pointers", "automaton", "maze"),
 }
 
 
@@ -132,7 +132,7 @@ def _gates(case: str, found: Mapping[str, Sequence[Run]]) -> list[str]:
     solved = [one.found["solved"] for one in found["machine"]]
     middle = statistics.median(solved)
     gates = []
-    if case.startswith("pointers"):
+    if case in ("pointers", "automaton"):
         gates = [(f"median {middle:.3f} >= 0.80", middle >= 0.80)]
         control = [one.found["solved"] for one in found.get("one tick", [])]
         if control:

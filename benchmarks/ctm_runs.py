@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from evaluators.ctm.automata import Automata
 from evaluators.ctm.kinds import Task
 from evaluators.ctm.mazes import Mazes
 from evaluators.ctm.measures import examine
@@ -47,31 +48,30 @@ class Case:
         return CtmSettings(inputs=self.task.inputs, outputs=self.task.outputs, **self.machine)
 
 
-#: Of 6 tokens there are 4,320 tables and starts, all of them met in training; of 8, 322,560.
-_POINTERS: Mapping[str, Any] = {
-    "neurons": 96,
-    "ticks": 4,
-    "memory": 2,
-    "attention_width": 48,
-    "num_output": 20,
-    "num_action": 20,
-}
-
 CASES: Mapping[str, Case] = {
     "pointers": Case(
         task=Pointers(size=6),
-        machine={**_POINTERS, "heads": 2},
+        machine={
+            "neurons": 96,
+            "ticks": 4,
+            "memory": 2,
+            "attention_width": 48,
+            "heads": 2,
+            "num_output": 20,
+            "num_action": 20,
+        },
         training={"steps": 6000, "rate": 1e-3},
     ),
-    "pointers, 8 tokens": Case(
-        task=Pointers(size=8),
-        machine={**_POINTERS, "heads": 2},
-        training={"steps": 6000, "rate": 1e-3},
-    ),
-    "pointers, 8 heads": Case(
-        task=Pointers(size=6),
-        machine={**_POINTERS, "heads": 8},
-        training={"steps": 6000, "rate": 2e-3},
+    "automaton": Case(
+        task=Automata(length=16, steps=4, rule=30),
+        machine={
+            "neurons": 96,
+            "ticks": 6,
+            "memory": 3,
+            "hidden": 4,
+            "num_output": 20,
+        },
+        training={"steps": 6000, "rate": 3e-3},
     ),
     "parity": Case(
         task=Parity(length=8),

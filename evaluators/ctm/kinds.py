@@ -21,6 +21,7 @@ TASKS = Registry(
     {
         "parity": "evaluators.ctm.parity:Parity",
         "pointers": "evaluators.ctm.pointers:Pointers",
+        "automaton": "evaluators.ctm.automata:Automata",
         "sorting": "evaluators.ctm.sorting:Sorting",
         "maze": "evaluators.ctm.mazes:Mazes",
         "digits": "evaluators.ctm.pictures:Digits",

@@ -1,8 +1,9 @@
 """Pointer chasing: each token points to another; where do so many steps from the start lead?
 
 A task of our own. One look with a fixed query can follow one pointer, and the next look has to know
-where the first one led. But few tokens can be taken in at one look and be worked out without
-another: six tokens have no more than 4,320 tables and starts, and one tick comes to solve them.
+where the first one led. Yet machines that were trained on six tokens do not follow: at each tick
+their heads look at fixed tokens, and the table is worked out from what they read. One tick reads as
+much with one wide look, and comes to solve it, too.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from evaluators.ctm.automata import Automata, after
 from evaluators.ctm.inputs import Image, Inputs, Numbers, Phases, Tokens
 from evaluators.ctm.kinds import TASKS, Task
 from evaluators.ctm.parity import Parity
@@ -21,7 +22,7 @@ from evaluators.ctm.task import generator_of, training_seed
 from tests.evaluators.ctm_rows import KINDS, batch, same, samples, tensors, write_mnist
 
 #: All tasks but those that draw from so few samples that a row may be met again.
-UNLIKE = [name for name in TASKS.addresses if name not in ("parity", "pointers")]
+UNLIKE = [name for name in TASKS.addresses if name not in ("parity", "pointers", "automaton")]
 
 
 class Noise:
@@ -174,6 +175,28 @@ def test_pointers_lead_where_following_them_leads(hops: int) -> None:
         for _ in range(hops):
             here = table[here]
         assert answer == here
+
+
+@pytest.mark.parametrize("rule", [30, 110, 184])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_cells_become_what_their_rule_says(rule: int, steps: int) -> None:
+    some = batch(Automata(length=9, steps=steps, rule=rule))
+    for numbers, answers in zip(some.inputs.tolist(), some.targets.tolist(), strict=True):
+        cells = [int(one > 0) for one in numbers]
+        for _ in range(steps):
+            around = [(cells[i - 1], cells[i], cells[(i + 1) % 9]) for i in range(9)]
+            cells = [f"{rule:08b}"[7 - int("".join(map(str, one)), 2)] == "1" for one in around]
+            cells = [int(one) for one in cells]
+        assert answers == cells
+
+
+def test_rule_30_grows_from_one_cell_as_wolfram_drew_it() -> None:
+    cells = torch.zeros(1, 15, dtype=torch.long)
+    cells[0, 7] = 1
+    drawn = ["111", "11001", "1101111", "110010001", "11011110111"]
+    for steps, expected in enumerate(drawn, start=1):
+        found = after(cells, rule=30, steps=steps)[0].tolist()
+        assert "".join(map(str, found)).strip("0") == expected
 
 
 def test_numbers_taken_in_the_order_that_is_asked_for_ascend() -> None:
