@@ -1,10 +1,11 @@
 """Search for machines beside random search, at equal steps of training.
 
     python benchmarks/ctm_search.py [--tasks pointers parity maze] [--seeds 1 2 3] [--trials 24]
-        [--folder runs/ctm_search] [--arms search tpe]
+        [--folder runs/ctm_search] [--arms search generations]
 
-Random search trains each of its machines to the end. The searches race: successive halving, asked
-after a third of the training and at its end. Each is a campaign by the command line, in a store of
+Random search trains each of its machines to the end. The searches are genetic and race: successive
+halving, asked after a third of the training and at its end; `search` breeds after each outcome,
+`generations` after whole generations, the first of which has nobody to race against. Each is a campaign by the command line, in a store of
 its own: what was broken off goes on, and finished ones are only read. Afterwards the best of each
 is trained once more with a fresh seed, and scored on test rows, which no search has seen. Prints
 Markdown: what each reached, at how much of random search's training the search first had random
@@ -53,7 +54,7 @@ _RANGES: Mapping[str, Any] = {
 }
 #: Spaces by name.
 TASKS: Mapping[str, Mapping[str, Any]] = {
-    "pointers": {"task": {"kind": "pointers", "size": 6, **_ROWS}, "steps": 900},
+    "pointers": {"task": {"kind": "pointers", "size": 6, **_ROWS}, "steps": 540},
     "parity": {"task": {"kind": "parity", "length": 8, **_ROWS}, "steps": 720},
     "maze": {
         "task": {"kind": "maze", "edge": 7, "moves": 10, "train_rows": 4000, **_ROWS},
@@ -61,13 +62,16 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "lookahead": 3,
     },
 }
-_HALVING = {"kind": "halving", "first_block": 3, "growth": 2, "eta": 3, "least": 6}
+_HALVING = {"kind": "halving", "first_block": 3, "growth": 2, "eta": 3, "least": 4}
 #: What is compared; random search comes first.
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "random": {"search": {"kind": "random"}},
-    "search": {"search": {"kind": "genetic", "population_size": 12}, "racing": _HALVING},
-    "tpe": {
-        "search": {"kind": "optuna", "sampler": "tpe", "population_size": 6},
+    "search": {
+        "search": {"kind": "genetic", "population_size": 12, "mode": "async"},
+        "racing": _HALVING,
+    },
+    "generations": {
+        "search": {"kind": "genetic", "population_size": 12},
         "racing": _HALVING,
     },
 }
