@@ -7,7 +7,8 @@ Random search trains each of its machines to the end. The searches are genetic a
 halving, asked after a third of the training and at its end; `search` breeds after each outcome,
 `generations` after whole generations, the first of which has nobody to race against. Each is a campaign by the command line, in a store of
 its own: what was broken off goes on, and finished ones are only read. Afterwards the best of each
-is trained once more with a fresh seed, and scored on test rows, which no search has seen. Prints
+is trained once more with a fresh seed; what it then solves of test rows, which no search has seen,
+is what counts. Searches aim at the share solved and half the log-likelihood of the right answers. Prints
 Markdown: what each reached, at how much of random search's training the search first had random
 search's best, and intervals of the differences over the seeds (Student's t).
 """
@@ -44,7 +45,7 @@ _FRESH = 1_000
 _ROWS: Mapping[str, int] = {"search_rows": 512, "selection_rows": 512, "test_rows": 2048}
 _RANGES: Mapping[str, Any] = {
     "neurons": [48, 96],
-    "ticks": [1, 8],
+    "ticks": [1, 6],
     "memory": [1, 6],
     "hidden": [2, 16],
     "synapse_depth": 1,
@@ -58,10 +59,13 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "parity": {"task": {"kind": "parity", "length": 8, **_ROWS}, "steps": 720},
     "maze": {
         "task": {"kind": "maze", "edge": 7, "moves": 10, "train_rows": 4000, **_ROWS},
-        "steps": 720,
+        "steps": 540,
         "lookahead": 3,
     },
 }
+#: Whole answers, and how likely the right ones are: that tells machines apart early, when none
+#: has solved anything.
+_METRICS = [{"name": "solved"}, {"name": "log_likelihood", "weight": 0.5}]
 _HALVING = {"kind": "halving", "first_block": 3, "growth": 2, "eta": 3, "least": 4}
 #: What is compared; random search comes first.
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -208,7 +212,7 @@ def run(folder: Path, task: str, arm: str, seed: int, budget: int) -> None:
             "name": name,
             "seed": seed,
             "space": {"kind": "ctm", "ranges": dict(_RANGES), **TASKS[task]},
-            "evaluate": {"kind": "ctm", "stretches": _STRETCHES},
+            "evaluate": {"kind": "ctm", "stretches": _STRETCHES, "metrics": _METRICS},
             **ARMS[arm],
             "budget": {"evaluations": evaluations},
             "cluster": {"address": "inline"},
