@@ -4,13 +4,15 @@
         [--folder runs/ctm_search] [--arms search generations]
 
 Random search trains each of its machines to the end. The searches are genetic and race: successive
-halving, asked after a third of the training and at its end; `search` breeds after each outcome,
-`generations` after whole generations, the first of which has nobody to race against. Each is a campaign by the command line, in a store of
-its own: what was broken off goes on, and finished ones are only read. Afterwards the best of each
-is trained once more with a fresh seed; what it then solves of test rows, which no search has seen,
-is what counts. Searches aim at the share solved and half the log-likelihood of the right answers. Prints
-Markdown: what each reached, at how much of random search's training the search first had random
-search's best, and intervals of the differences over the seeds (Student's t).
+halving, asked after a third of the training and at its end. `search` breeds after each outcome,
+`generations` after whole generations, the first of which has nobody to race against. All aim at the
+share solved and half the log-likelihood of the right answers.
+
+Each is a campaign by the command line, in a store of its own: what was broken off goes on, and
+finished ones are only read. Afterwards the best of each is trained once more with a fresh seed:
+what it then solves of test rows, which no search has seen, is what counts. Prints Markdown: what
+each reached, at what share of random search's training the search first had random search's best,
+and intervals of the differences over the seeds (Student's t).
 """
 
 from __future__ import annotations
