@@ -245,7 +245,7 @@ def read(folder: Path, task: str, arm: str, seed: int) -> Way:
     ends: list[tuple[int, float | None]] = []
     spent = 0
     for one in found:
-        spent += one.documents["search"]
+        spent += one.documents["search"] // len(_METRICS)  # each metric counts its stretches
         ends.append((spent, None if one.stopped else one.fitness))
     recipes = {one.id: CtmRecipe.from_dict(one.recipe) for one in found}
     return Way(ends, order, recipes)
