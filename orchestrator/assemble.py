@@ -14,7 +14,7 @@ from typing import Any
 from cluster.executor import Executor, ExecutorError
 from cluster.provenance import check_packages
 from cluster.resources import Cluster, share
-from evaluators.base import EvaluatorFacts, TaskFacts
+from evaluators.base import DOCUMENTS, EvaluatorFacts, TaskFacts
 from evaluators.digest import hash_json
 from orchestrator import config, matching
 from orchestrator.algorithms.base import check_genes, check_objectives, remarks_on_objectives
@@ -43,7 +43,7 @@ _SEARCH = (
     "estimator",
 )
 #: What is recorded beside these, but follows from them or changes nothing.
-_BESIDE = ("genes", "warnings")
+_BESIDE = ("genes", "warnings", "counted_in")
 #: What an evaluator's memory holds beside its model.
 _STATISTICS_BYTES, _BLOCKS_BYTES, _LIBRARIES_BYTES = 256 << 20, 100_000_000, 700_000_000
 
@@ -186,6 +186,13 @@ def _check_in_order(settings: CampaignSettings) -> None:
             raise CheckError(
                 "networks in training have no documents to draw; leave it out", section
             )
+    if settings.racing is not None and getattr(settings.space, "inherit", False):
+        raise CheckError(
+            "goes with machines that are trained by themselves, but with 'space.inherit' each "
+            "generation goes on from the best of the last one: it is the race; leave out one of "
+            "the two",
+            "racing",
+        )
     if getattr(settings.racing, "compares_documents", False):
         raise CheckError(
             "kind: this race compares document by document, and networks in training have none; "
@@ -367,4 +374,5 @@ def _search_settings(
         "prompts": {name: one.prompts for name, one in by_task(facts).items()},
         "warnings": list(facts.warnings),
         "genes": space.genes.as_dict(),
+        **({} if facts.counted_in == DOCUMENTS else {"counted_in": facts.counted_in}),
     }

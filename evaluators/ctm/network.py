@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
 from evaluators.ctm.training_settings import TrainingSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untrained:
+    """A network before its training."""
+
+    #: Returns it, a `Thinker`, on the CPU: given its parent at the end of its training, or None to
+    #: begin anew. What is made has the same shapes either way.
+    make: Callable[[nn.Module | None], nn.Module]
+    #: How it is trained.
+    training: TrainingSettings
+    #: Hash of all that its weights depend on, but for the task.
+    identity: str
+    #: Names the network that it goes on from, where there is one.
+    parent: Callable[[], Untrained] | None = None
 
 
 class Network:
@@ -15,20 +31,11 @@ class Network:
     def __init__(self, device: str) -> None:
         #: Where it is trained.
         self.device = device
-        #: How it is trained.
-        self.training: TrainingSettings
-        #: Hash of all that its weights depend on, but for the task.
-        self.identity = ""
+        #: What it is before its training.
+        self.untrained: Untrained
         #: A network that needs no training, if one was given.
         self.trained: nn.Module | None = None
-        self._make: Callable[[], nn.Module]
 
-    def assign(
-        self, make: Callable[[], nn.Module], training: TrainingSettings, identity: str
-    ) -> None:
+    def assign(self, untrained: Untrained) -> None:
         """Makes this the network of a candidate."""
-        self._make, self.training, self.identity = make, training, identity
-
-    def fresh(self) -> nn.Module:
-        """Returns the network as it is before training, a `Thinker`."""
-        return self._make().to(self.device)
+        self.untrained = untrained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from evaluators.base import Documents, Rows, Score, TaskScore
 from evaluators.ctm.checkpoints import Checkpoints
 from evaluators.ctm.evaluator import METRICS, Ctm, places_of
 from evaluators.ctm.measures import Findings, examine
-from evaluators.ctm.network import Network
+from evaluators.ctm.network import Network, Untrained
 from evaluators.ctm.training import Training
 from evaluators.digest import hash_json
 
@@ -57,33 +58,55 @@ class Trainer:
         """Returns the resident network after so many stretches; what was done is not done again.
 
         Where the network has been trained further than that, by an equal candidate, it is trained
-        anew: a score after some stretches is never that after more.
+        anew: a score after some stretches is never that after more. Where it goes on from a parent
+        of which nothing is kept, that one is trained again, and its own parent.
         """
         if self._resident.trained is not None:
             return self._resident.trained
-        network = self._resident
-        ends = [
-            -(-network.training.steps * stretch // self._settings.stretches)
-            for stretch in range(1, stretches + 1)
-        ]
-        identity = hash_json([network.identity, self._identity])
+        one, end, missing = self._resident.untrained, stretches, list[tuple[Untrained, int]]()
+        state = self._left_off(one, end)
+        while state is None and one.parent is not None:
+            missing.append((one, end))
+            one, end = one.parent(), self._settings.stretches
+            state = self._left_off(one, end)
+        model = self._train(one, end, state, None)
+        for child, until in reversed(missing):
+            model = self._train(child, until, None, model)
+        return model
+
+    def _train(
+        self, one: Untrained, stretches: int, state: dict[str, Any] | None, parent: nn.Module | None
+    ) -> nn.Module:
+        """Returns a network after so many stretches, from where it was left or from its parent."""
         training = Training(
-            network.fresh(),
+            one.make(parent).to(self._resident.device),
             self._data,
             self._task.judgement,
-            network.training,
+            one.training,
             self._task.answer_phases,
         )
-        state = self._checkpoints.load(identity)
-        further = state is not None and state["step"] > ends[-1]  # an equal candidate's
-        if state is not None and not further:
+        identity = self._identity_of(one)
+        further = state is None and self._checkpoints.load(identity) is not None
+        if state is not None:
             training.restore(state)
-        for step in ends:
+        for stretch in range(1, stretches + 1):
+            step = self._end(one, stretch)
             if training.step < step:
                 training.until(step)
                 if not further:
                     self._checkpoints.save(identity, training.state())
         return training.model
+
+    def _left_off(self, one: Untrained, stretches: int) -> dict[str, Any] | None:
+        """Returns the state to go on from, if it is not one further than so many stretches."""
+        state = self._checkpoints.load(self._identity_of(one))
+        return None if state is None or state["step"] > self._end(one, stretches) else state
+
+    def _end(self, one: Untrained, stretch: int) -> int:
+        return -(-one.training.steps * stretch // self._settings.stretches)
+
+    def _identity_of(self, one: Untrained) -> str:
+        return hash_json([one.identity, self._identity])
 
 
 def _scored(found: Findings, metric: str, weight: float, num: int | None) -> TaskScore:

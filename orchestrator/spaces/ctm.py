@@ -8,7 +8,7 @@ longer than the ticks would only see the start's noise, and dense pairs need neu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -47,6 +47,8 @@ _DEFAULTS: tuple[Gene, ...] = (
 )
 #: Steps until the highest learning rate is reached; a tenth of them all where these are few.
 _WARM_UP = 100
+#: Between the seeds of a machine and its child: further than seeds that people give campaigns.
+_SEEDS_APART = 100_003
 #: Genes of what is attended to.
 _OF_ATTENTION = ("attention_width", "heads")
 _PLAIN: Mapping[str, Any] = {
@@ -72,7 +74,8 @@ _PLAIN: Mapping[str, Any] = {
 class CtmSpace:
     """Searches machines for a task."""
 
-    #: What they learn: parity, pointers, sorting, maze, digits, pictures, questions, dataset.
+    #: What they learn: parity, pointers, automaton, sorting, maze, digits, pictures, questions or
+    #: dataset.
     task: Task
     #: Steps of training of each machine.
     steps: Annotated[int, Ge(1)] = 1000
@@ -82,6 +85,9 @@ class CtmSpace:
     #: Gene -> its one value, [low, high] of a number, or a list of choices; others have the
     #: product's ranges.
     ranges: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether a child goes on from what its first parent has learned, as far as the two are made
+    #: alike, instead of beginning anew; `steps` are then what each generation adds.
+    inherit: bool = False
 
     def __post_init__(self) -> None:
         genes, _ = _ranged(self.ranges, _offered(self.task))
@@ -94,10 +100,11 @@ class CtmSpace:
 
 
 class CtmSpaceOpened:
-    """A space of machines (a `Space`)."""
+    """A space of machines (a `Space`; a `Descending` one where children inherit)."""
 
     def __init__(self, settings: CtmSpace, seed: int) -> None:
         self._settings, self._seed = settings, seed
+        self.descends = settings.inherit
         listed, self._fixed = _ranged(settings.ranges, _offered(settings.task))
         inside = {one.name: _nearest_to(one, _PLAIN[one.name]) for one in listed}
         start = genome_from(listed, Genes(listed), inside)
@@ -115,11 +122,35 @@ class CtmSpaceOpened:
         """Returns the machine of a genome and its training."""
         return self._recipe({**self.genes.values(genome), **self._fixed})
 
+    def descend(self, genome: Genome, parents: Sequence[Recipe]) -> CtmRecipe:
+        """Returns the recipe of a machine that goes on from the first parent.
+
+        Each of a lineage has seeds of its own, or it would meet the samples of its ancestors again.
+        """
+        parent = parents[0]
+        assert isinstance(parent, CtmRecipe)
+        plain, ancestors = self.decode(genome), parent.lineage
+        seed = self._seed + _SEEDS_APART * len(ancestors)
+        training = replace(plain.training, seed=seed)
+        return replace(plain, training=training, seed=seed, ancestors=ancestors)
+
     def measures(self, recipe: Recipe) -> Mapping[str, float]:
         """Returns what a machine costs: products of a pass over one sample, and ticks."""
         assert isinstance(recipe, CtmRecipe)
         network = recipe.network
         return {"flops": float(flops_per_sample(network)), "ticks": float(network.ticks)}
+
+    def counterparts(self, recipe: Recipe) -> Sequence[Reference]:
+        """Returns the machine with one tick and no past, trained in the same way.
+
+        So were all that it goes on from: one tick alone does not inherit what others found.
+        """
+        assert isinstance(recipe, CtmRecipe)
+        *older, own = (
+            replace(one, network=replace(one.network, ticks=1, memory=1)) for one in recipe.lineage
+        )
+        once = replace(recipe, network=own.network, ancestors=tuple(older))
+        return [Reference(name="one tick, as the winner", recipe=once)]
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what is searched."""
@@ -127,7 +158,8 @@ class CtmSpaceOpened:
         fixed = ", ".join(f"{name} {value}" for name, value in self._fixed.items())
         summary = {
             "task": type(settings.task).__name__.lower(),
-            "training": f"{settings.steps} steps of {settings.batch_size} samples",
+            "training": f"{settings.steps} steps of {settings.batch_size} samples"
+            + (" in each generation, on top of the first parent's" if settings.inherit else ""),
             "genes": ", ".join(self.genes.names),
             **({"fixed": fixed} if fixed else {}),
         }

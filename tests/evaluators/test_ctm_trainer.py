@@ -1,6 +1,7 @@
 """Networks are trained stretch by stretch: nothing is done twice, and a loss changes nothing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,16 @@ from torch import nn
 from evaluators.ctm import scoring
 from evaluators.ctm.evaluator import Ctm
 from evaluators.ctm.inputs import Outputs
-from evaluators.ctm.network import Network
+from evaluators.ctm.network import Network, Untrained
 from evaluators.ctm.parity import Parity
 from evaluators.ctm.thoughts import Thoughts, by_tick, certainty_of
 from evaluators.ctm.training import DivergedError
 from evaluators.ctm.training_settings import TrainingSettings
 from evaluators.function_answer import Target
 from evaluators.pooling import pool
+from workers.ctm.builder import CtmBuilderSettings
+from workers.ctm.recipe import CtmRecipe
+from workers.ctm.settings import CtmSettings
 
 #: What tells every two states of a network apart.
 METRIC = "log_likelihood"
@@ -47,11 +51,12 @@ class Broken(Small):
 def trainer(folder, made=Small, identity="one", steps=30, **changes):
     network = Network("cpu")
 
-    def make() -> nn.Module:
+    def make(_: nn.Module | None) -> nn.Module:
         torch.manual_seed(0)
         return made()
 
-    network.assign(make, TrainingSettings(steps=steps, warm_up=2), identity)
+    training = TrainingSettings(steps=steps, warm_up=2)
+    network.assign(Untrained(make=make, training=training, identity=identity))
     checkpoints = None if folder is None else str(folder)
     given = {"metrics": (Target(name=METRIC),), **changes}
     settings = Ctm(task=TASK, stretches=3, checkpoints=checkpoints, **given)
@@ -117,6 +122,80 @@ def test_networks_of_other_recipes_are_kept_apart(tmp_path, steps):
     trainer(tmp_path, identity="another").evaluate("search")
     assert len(steps) == 60
     assert len(list(tmp_path.rglob("*.pt"))) == 2
+
+
+def lineage(num):
+    """Recipes of machines, each of which goes on from the one before and is larger."""
+    recipe = CtmRecipe(
+        network=CtmSettings(
+            neurons=12, ticks=2, memory=2, hidden=2, attention_width=8, num_output=4, num_action=4,
+            inputs=TASK.inputs, outputs=TASK.outputs,
+        ),
+        training=TrainingSettings(steps=9, warm_up=2),
+    )  # fmt: skip
+    found = [recipe]
+    for number in range(1, num):
+        network = replace(recipe.network, neurons=12 * (number + 1), ticks=2 + number)
+        training = replace(recipe.training, seed=number)
+        found.append(
+            CtmRecipe(network=network, training=training, ancestors=found[-1].lineage, seed=number)
+        )
+    return found
+
+
+def heir(folder, recipe):
+    """A trainer of a recipe's machine."""
+    builder = CtmBuilderSettings().open("cpu")
+    checkpoints = None if folder is None else str(folder)
+    settings = Ctm(task=TASK, stretches=3, checkpoints=checkpoints, metrics=(Target(name=METRIC),))
+    opened = settings.open(builder.resident)
+    builder.build(recipe)
+    return opened
+
+
+def weights(model):
+    return {name: one.clone() for name, one in model.state_dict().items()}
+
+
+def test_a_child_begins_as_its_parent_ended(tmp_path, steps):
+    parent, child = lineage(2)
+    trained = weights(heir(tmp_path, parent).trained(3))
+    del steps[:]
+    opened = heir(tmp_path, replace(child, training=replace(child.training, rate=1e-30)))
+    found = weights(opened.trained(3))
+    assert steps == list(range(9)), "the parent is not trained again"
+    assert torch.equal(found["head.weight"], trained["head.weight"])
+    assert len(found["start"]) == 24
+
+
+def test_a_child_is_the_same_whatever_is_left_of_its_ancestors(tmp_path, steps):
+    """A recipe alone rebuilds what was measured, bit by bit."""
+    recipes = lineage(3)
+    for recipe in recipes:
+        expected = heir(tmp_path / "all", recipe).evaluate("search")
+    assert len(steps) == 27
+    kept = weights(heir(tmp_path / "all", recipes[-1]).trained(3))
+    assert heir(None, recipes[-1]).evaluate("search") == expected
+    assert len(steps) == 54, "nothing is kept: all three are trained"
+    heir(tmp_path / "some", recipes[0]).evaluate("search")
+    heir(tmp_path / "some", recipes[1]).evaluate("search", documents=block(0))
+    del steps[:]
+    again = weights(heir(tmp_path / "some", recipes[2]).trained(3))
+    assert len(steps) == 6 + 9, "the parent goes on where it was left, its own is not asked"
+    assert all(torch.equal(one, again[name]) for name, one in kept.items())
+
+
+def test_a_child_that_was_broken_off_asks_nobody(tmp_path, steps):
+    recipes = lineage(2)
+    expected = heir(None, recipes[1]).evaluate("search")
+    heir(tmp_path, recipes[1]).evaluate("search", documents=block(0))
+    files = list(tmp_path.rglob("*.pt"))
+    assert len(files) == 2, "the parent, which was trained on the way, is kept"
+    (parent,) = (file for file in files if torch.load(file)["step"] == 9)
+    parent.unlink()
+    del steps[:]
+    assert heir(tmp_path, recipes[1]).evaluate("search") == expected
+    assert steps == list(range(3, 9))
 
 
 def test_divergence_is_told_with_its_step_and_stage(tmp_path):

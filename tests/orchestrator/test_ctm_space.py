@@ -7,6 +7,7 @@ from evaluators.ctm.mazes import Mazes
 from evaluators.ctm.parity import Parity
 from evaluators.ctm.sorting import Sorting
 from orchestrator import config
+from orchestrator.spaces.base import as_descending
 from orchestrator.spaces.ctm import CtmSpace
 from workers.ctm.compute import flops_per_sample
 from workers.ctm.recipe import CtmRecipe
@@ -40,6 +41,47 @@ def test_recipes_come_back_from_plain_data():
         assert isinstance(again, CtmRecipe)
         assert again == recipe
         assert again.digest() == recipe.digest()
+
+
+def test_a_child_goes_on_from_its_first_parent():
+    opened = space(inherit=True)
+    assert as_descending(opened) is opened
+    one, two, three = opened.genes.sample(np.random.default_rng(0), 3)
+    first = opened.decode(one)
+    child = opened.descend(two, [first, opened.decode(three)])
+    grandchild = opened.descend(three, [child])
+    assert (first.parent, child.parent, grandchild.parent) == (None, first, child)
+    assert child.network == opened.decode(two).network
+    assert child.training.rate == opened.decode(two).training.rate
+    seeds = {recipe.training.seed for recipe in (first, child, grandchild)}
+    assert len(seeds) == 3, "nobody meets the samples of its ancestors again"
+    assert opened.descend(two, [first]) == child
+
+
+def test_lineages_come_back_from_plain_data_and_those_without_say_nothing_of_them():
+    opened = space(inherit=True)
+    recipe = opened.decode(opened.genes.start)
+    assert "ancestors" not in recipe.as_dict()
+    assert recipe == space().decode(opened.genes.start), "as it is in any space"
+    digests = []
+    for _ in range(3):
+        assert read_recipe(recipe.as_dict()) == recipe
+        digests.append(recipe.digest())
+        recipe = opened.descend(opened.genes.start, [recipe])
+    assert len({*digests, recipe.digest()}) == 4
+    assert [recipe.parent.digest(), recipe.parent.parent.digest()] == digests[:0:-1]
+
+
+def test_machines_of_other_spaces_do_not_descend():
+    assert as_descending(space()) is None
+
+
+def test_all_that_the_one_tick_counterpart_goes_on_from_had_one_tick():
+    opened = space(inherit=True)
+    start = opened.genes.start
+    (once,) = opened.counterparts(opened.descend(start, [opened.decode(start)]))
+    networks = [one.network for one in once.recipe.lineage]
+    assert [(one.ticks, one.memory) for one in networks] == [(1, 1)] * 2
 
 
 def test_all_choices_are_met():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from evaluators.base import Subject
 
 if TYPE_CHECKING:
-    from evaluators.ctm.network import Network
+    from evaluators.ctm.network import Network, Untrained
     from workers.ctm.recipe import CtmRecipe
 
 
@@ -33,14 +33,29 @@ class CtmBuilder:
 
     def build(self, recipe: CtmRecipe) -> Network:
         """Makes the resident network that of a recipe."""
-        import torch
-
-        from workers.ctm.machine import Machine
-
-        def make() -> torch.nn.Module:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed)
-                return Machine(recipe.network)
-
-        self.resident.assign(make, recipe.training, recipe.digest())
+        self.resident.assign(_untrained(recipe))
         return self.resident
+
+
+def _untrained(recipe: CtmRecipe) -> Untrained:
+    import torch
+
+    from evaluators.ctm.network import Untrained
+    from workers.ctm.growth import grow
+    from workers.ctm.machine import Machine
+
+    def make(parent: torch.nn.Module | None) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            if parent is None:
+                return Machine(recipe.network)
+            assert isinstance(parent, Machine)
+            return grow(parent, recipe.network).machine
+
+    before = recipe.parent
+    return Untrained(
+        make=make,
+        training=recipe.training,
+        identity=recipe.digest(),
+        parent=None if before is None else lambda: _untrained(before),
+    )
