@@ -210,6 +210,7 @@ def status(name: AnyName = None, store: StoreUrl = _STORE, as_json: Json = False
     campaign = name or _last(reader)
     found = reader.status(campaign)
     found["archive"] = archive_lines.brief(_archive(reader, campaign, _WITH_CELLS))
+    found["beside"] = views.beside(reader.winner(campaign), reader.references(campaign))
     _print(found, as_json, views.status_lines)
 
 
@@ -252,7 +253,12 @@ def show(
 
     reader = _reader(store)
     record = reader.candidate(name, candidate)
-    found = views.whole_candidate(record, reader.attempts(name, record.id))
+    found = views.whole_candidate(
+        record,
+        reader.attempts(name, record.id),
+        counted_in=reader.counted_in(name),
+        curve=reader.curves(name, record.id).get(record.id, ()),
+    )
     _print(found, as_json, views.show_lines)
 
 
@@ -381,14 +387,29 @@ def ctm_think(
             "--input", help="Instead: picture (.png, .npy) or row (.json); one for each phase."
         ),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Mazes: ask again from where the moves end, so often at most.",
+            min=1,
+            show_default="1, or as often as it takes in mazes larger than those trained on",
+        ),
+    ] = None,
+    larger: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="EDGE", help="Mazes: how many of this edge it solves in rounds. Repeatable."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace what is in DIR.")] = False,
 ) -> None:
     """Show how a machine thinks about a sample: a page, a film, and figures over all rows."""
     from orchestrator.command_line import ctm_commands
 
     subject = ctm_commands.Subject(
-        task=task, settings=settings or (), rows=rows.value, sample=sample, files=files or ()
-    )
+        task=task, settings=settings or (), rows=rows.value, sample=sample, files=files or (),
+        rounds=rounds, larger=larger or (),
+    )  # fmt: skip
     _say(ctm_commands.think(model, subject, folder, force=force))
 
 

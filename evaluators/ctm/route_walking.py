@@ -39,29 +39,38 @@ def reapplied(
     """
     pictures = grow(edge, 1, num, seed, "test").inputs
     assert isinstance(pictures, Tensor)
-    some = [walk(model, one, rounds, device=device) for one in torch.split(pictures, _BATCH)]
-    return float(torch.cat(some).double().mean())
+    return float(walk(model, pictures, rounds, device=device).double().mean())
+
+
+def walk(model: Thinker, pictures: Tensor, rounds: int, *, device: str = "cpu") -> Tensor:
+    """Returns in which mazes a network gets to the goal (mazes); as `arrivals` otherwise."""
+    return arrivals(model, pictures, rounds, device=device) > 0
 
 
 @torch.no_grad()
-def walk(model: Thinker, pictures: Tensor, rounds: int, *, device: str = "cpu") -> Tensor:
-    """Returns in which mazes a network gets to the goal (batch).
+def arrivals(model: Thinker, pictures: Tensor, rounds: int, *, device: str = "cpu") -> Tensor:
+    """Returns in which round, from 1, a network gets to the goal of each maze; 0: never (mazes).
 
     It fails where it walks into a wall, or says to stay at once. Where it says so later it is asked
     again from there.
 
     Args:
         model: It answers with moves; those of the most certain tick are walked.
-        pictures: Walls, start and goal (batch, 3, edge, edge).
+        pictures: Walls, start and goal (mazes, 3, edge, edge), with walls around.
         rounds: How often it is asked.
         device: Where the network is.
     """
-    pictures = pictures.clone()
+    some = torch.split(pictures, _BATCH)
+    return torch.cat([_arrivals(model, one.clone(), rounds, device) for one in some])
+
+
+def _arrivals(model: Thinker, pictures: Tensor, rounds: int, device: str) -> Tensor:
     mazes = torch.arange(len(pictures))
     places, goals = (pictures[:, channel].flatten(1).argmax(dim=1) for channel in (1, 2))
     walls, edge = pictures[:, 0].flatten(1).bool(), pictures.shape[3]
     lost = torch.zeros_like(mazes, dtype=torch.bool)
-    for _ in range(rounds):
+    found = torch.zeros_like(mazes)
+    for number in range(1, rounds + 1):
         before, resting = places, torch.zeros_like(lost)
         for moves in _surest(model, pictures.to(device)).T:
             resting |= (moves == STAY) | (places == goals)
@@ -70,12 +79,13 @@ def walk(model: Thinker, pictures: Tensor, rounds: int, *, device: str = "cpu") 
             lost |= going & walls[mazes, ahead]
             places = torch.where(going & ~lost, ahead, places)
         lost |= (places == before) & (places != goals)
+        found[(found == 0) & (places == goals)] = number
         if (lost | (places == goals)).all():
             break
         starts = torch.zeros_like(walls)
         starts[mazes, places] = True
         pictures[:, 1] = starts.view_as(pictures[:, 1])
-    return places == goals
+    return found
 
 
 def _surest(model: Thinker, pictures: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any
 
 from evaluators.whole_file import whole_folder
 from orchestrator import config
-from orchestrator.exporting.model_folder import refuse_used
+from orchestrator.exporting.model_folder import refuse_current, refuse_used
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
 from workers.ctm.builder import CtmBuilderSettings
 from workers.ctm.recipe import CtmRecipe
+from workers.run import best_device
 
 #: The file that says what a machine has learned.
 TASK = "task.json"
@@ -36,8 +37,11 @@ def write(
     Raises:
         ExportError: if the folder holds something already and `replace` is false.
     """
+    refuse_current(folder)
     refuse_used(folder, replace=replace)
-    builder = CtmBuilderSettings().open("cpu")
+    # Where an evaluator of the campaign would train it: the weights are those that were scored.
+    device = "cpu" if settings.cluster.gpus_per_evaluator == 0 else best_device()
+    builder = CtmBuilderSettings().open(device)
     evaluate: Any = settings.evaluate
     trainer = evaluate.open(builder.resident)
     builder.build(recipe)

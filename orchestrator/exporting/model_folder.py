@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace as changed
 from pathlib import Path
@@ -27,6 +28,7 @@ def write_folder(
     Raises:
         ExportError: if the folder holds something already and `replace` is false.
     """
+    refuse_current(folder)
     refuse_used(folder, replace=replace)
     from workers.export import write_model
 
@@ -113,13 +115,28 @@ def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> ModelRec
         ) from error
 
 
+def refuse_current(folder: Path) -> None:
+    """Refuses to put a whole folder in the place of one that this process is in.
+
+    Raises:
+        ExportError: if this process is in the folder.
+    """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ExportError(f"folder {str(folder)!r} is in use as the current one; name a new one")
+
+
 def refuse_used(folder: Path, *, replace: bool) -> None:
     """Refuses a folder that something would be lost from.
 
     Raises:
-        ExportError: if the folder exists and is not empty.
+        ExportError: if the folder exists and is not empty, or cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{str(folder)!r} is a file, expected a folder to write")
+    home = next(one for one in folder.absolute().parents if one.exists())
+    if not folder.exists() and not (home.is_dir() and os.access(home, os.W_OK)):
+        raise ExportError(
+            f"folder {str(folder)!r} cannot be made: {str(home)!r} cannot be written to"
+        )
     if not replace and folder.is_dir() and any(folder.iterdir()):
         raise ExportError(f"folder {str(folder)!r} is not empty; name a new one, or use --force")

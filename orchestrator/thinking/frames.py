@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.thinking.record import Look, Spot, Thinking, Walk
-from orchestrator.thinking.walking import GOAL, WALL
+from orchestrator.thinking.maze_frames import draw_attention_along, draw_maze
+from orchestrator.thinking.painting import ranges
+from orchestrator.thinking.record import Look, Thinking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DPI, _INCHES = 90, (10.0, 5.8)
+_DPI, _INCHES = 90, (10.0, 6.4)
 _TRACES, _TRACES_IN_A_ROW = 12, 6
 _INK, _MUTED, _LINE = "#1b2130", "#667085", "#e2e5ec"
 _ACCENT, _HEAT, _GOOD, _BAD = "#3b5bdb", "#f76707", "#2b8a3e", "#c92a2a"
-_WALK, _WAY, _CENTRE = "#1c7ed6", "#26915f", "#7048e8"
 #: Classes of which bars are drawn at most, and places of an answer in a row.
 _MOST_BARS, _ROW = 12, 10
+#: Places of an edge up to which ticks have their numbers.
+_MOST_NUMBERED = 17
 #: Colours that mean something.
-SIGNALS = (_GOOD, _BAD, _ACCENT, _HEAT, _WALK, _WAY, _CENTRE)
+SIGNALS = (_GOOD, _BAD, _ACCENT, _HEAT, "#1c7ed6", "#26915f", "#5f3dc4", "#b197fc")
 
 
-def draw(thinking: Thinking) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields a picture (height, width, 3) for each tick."""
+def draw(thinking: Thinking, ticks: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields a picture (height, width, 3) for each of some ticks."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib.figure import Figure
 
-    for tick in range(thinking.ticks):
+    for tick in ticks:
         figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
         _draw_tick(figure, thinking, tick)
         yield _pixels(figure)
@@ -48,27 +50,46 @@ def _pixels(figure: Figure) -> npt.NDArray[np.uint8]:
 
 
 def _draw_tick(figure: Figure, thinking: Thinking, tick: int) -> None:
+    look, _ = thinking.look_at(tick)
+    heights = (1.25, 1, 1.35) if look.way is None else (1, 0.8, 1.35, 1.2)
     grid = figure.add_gridspec(
-        2, 2, width_ratios=(1, 1.25), left=0.03, right=0.97, bottom=0.09, top=0.85,
+        2, 2, width_ratios=(1, 1.25), left=0.03, right=0.97, bottom=0.07, top=0.85,
         wspace=0.14, hspace=0.42,
     )  # fmt: skip
-    right = grid[:, 1].subgridspec(3, 1, height_ratios=(1.25, 1, 1.35), hspace=0.62)
+    right = grid[:, 1].subgridspec(len(heights), 1, height_ratios=heights, hspace=0.62)
     verdict = thinking.verdict(tick)
+    said = ", ".join(one for one in (verdict, thinking.outcome(tick)) if one)
     colour = {"right": _GOOD, "wrong": _BAD}.get(verdict, _INK)
     figure.text(0.03, 0.945, thinking.title, fontsize=13, weight="bold", color=_INK)
     figure.text(0.03, 0.9, thinking.facts, fontsize=9, color=_MUTED)
     head = f"tick {tick + 1} / {thinking.ticks}"
     figure.text(0.97, 0.945, head, fontsize=13, weight="bold", color=_INK, ha="right")
-    figure.text(0.97, 0.9, verdict, fontsize=10, weight="bold", color=colour, ha="right")
-    if thinking.look_at(tick)[0].picture is not None:
+    figure.text(0.97, 0.9, said, fontsize=10, weight="bold", color=colour, ha="right")
+    if look.picture is not None:
         _draw_look(figure.add_subplot(grid[:, 0]), thinking, tick)
     else:
         left = grid[:, 0].subgridspec(2, 1, height_ratios=(1, 1.9), hspace=0.25)
         _draw_look(figure.add_subplot(left[0]), thinking, tick)
         _draw_map(figure.add_subplot(left[1]), thinking, tick)
+    figure.text(0.03, 0.02, _legend(thinking, look), fontsize=8.5, color=_MUTED)
     _draw_answer(figure.add_subplot(right[0]), thinking, tick)
     _draw_certainty(figure.add_subplot(right[1]), thinking, tick)
-    _draw_traces(figure.add_subplot(right[2]), thinking, tick)
+    if look.way is not None:
+        draw_attention_along(figure.add_subplot(right[2]), thinking, tick)
+    _draw_traces(figure.add_subplot(right[len(heights) - 1]), thinking, tick)
+
+
+def _legend(thinking: Thinking, look: Look) -> str:
+    parts = []
+    if look.mean is not None:
+        parts.append("orange: attention of all heads")
+    if look.mean is not None and look.picture is not None:
+        parts.append("violet: most of it, by tick")
+    if thinking.walks:
+        parts += ["blue: the answered route", "green dots: the right way"]
+    if thinking.rounds > 1:
+        parts.append("dark blue: walked before")
+    return "; ".join(parts)
 
 
 def _heading(axes: Axes, text: str) -> None:
@@ -78,8 +99,7 @@ def _heading(axes: Axes, text: str) -> None:
 def _draw_look(axes: Axes, thinking: Thinking, tick: int) -> None:
     look, inside = thinking.look_at(tick)
     rows, columns = look.grid
-    name = "its input" if look.name == "input" else look.name
-    _heading(axes, f"looks at {name}")
+    _heading(axes, f"looks at {look.name}")
     # A few tokens do not fill the frame.
     right = columns if look.picture is not None else max(columns, 4)
     axes.set(xlim=(-0.5, right - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
@@ -96,10 +116,10 @@ def _draw_look(axes: Axes, thinking: Thinking, tick: int) -> None:
     if look.mean is not None:
         _draw_attention(axes, look.mean, inside, look, extent)
     _draw_labels(axes, look)
-    if thinking.walks and look.picture is not None:
-        _draw_walks(axes, thinking, tick, look.picture.shape[:2], look.grid)
-    if look.picture is not None:
-        _draw_centres(axes, look.centres[: inside + 1])
+    if thinking.walks:
+        draw_maze(axes, thinking, tick)
+    if look.picture is not None and look.mean is not None:
+        _draw_peaks(axes, look, inside, len(look.mean))
 
 
 def _draw_map(axes: Axes, thinking: Thinking, tick: int) -> None:
@@ -152,36 +172,30 @@ def _draw_labels(axes: Axes, look: Look) -> None:
         axes.text(column, row, label, ha="center", va="center", fontsize=size, color=_INK)
 
 
-def _draw_walks(
-    axes: Axes, thinking: Thinking, tick: int, size: tuple[int, int], grid: tuple[int, int]
-) -> None:
-    def spots(walk: Walk) -> tuple[list[float], list[float]]:
-        xs = [(column + 0.5) * grid[1] / size[1] - 0.5 for _, column in walk.cells]
-        return xs, [(row + 0.5) * grid[0] / size[0] - 0.5 for row, _ in walk.cells]
+def _draw_peaks(axes: Axes, look: Look, inside: int, ticks: int) -> None:
+    """Draws which places are looked at most, one tick after another, from light to dark."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+    from matplotlib.patheffects import withStroke
 
-    if thinking.way is not None:
-        axes.plot(*spots(thinking.way), ls=(0, (0.1, 2)), lw=3, color=_WAY, dash_capstyle="round")
-    walk = thinking.walks[tick]
-    xs, ys = spots(walk)
-    side = 170 / max(size)
-    axes.plot(xs[:1], ys[:1], "s", ms=side, color="#d64550")
-    if thinking.way is not None:
-        right_xs, right_ys = spots(thinking.way)
-        axes.plot(right_xs[-1:], right_ys[-1:], "s", ms=side, color=_WAY)
-    common: dict[str, Any] = {"solid_capstyle": "round", "solid_joinstyle": "round"}
-    axes.plot(xs, ys, lw=6, color="white", **common)
-    axes.plot(xs, ys, lw=3.5, color=_WALK, **common)
-    mark = {GOAL: ("o", "#2f9e44"), WALL: ("X", "#e03131")}.get(walk.end, ("o", _WALK))
-    axes.plot(xs[-1], ys[-1], mark[0], ms=12, mfc=mark[1], mec="white", mew=1.5)
-
-
-def _draw_centres(axes: Axes, spots: list[Spot]) -> None:
-    if not spots:
-        return
-    ys, xs = zip(*spots, strict=True)
-    axes.plot(xs, ys, lw=3.5, color="white", alpha=0.8)
-    axes.plot(xs, ys, lw=1.8, color=_CENTRE, marker="o", ms=3)
-    axes.plot(xs[-1], ys[-1], "o", ms=9, mfc=_CENTRE, mec="white", mew=1.5)
+    spots = look.peaks[: inside + 1]
+    shades = LinearSegmentedColormap.from_list("ticks", ["#b197fc", "#5f3dc4"])
+    colours = [to_hex(shades(tick / max(1, ticks - 1))) for tick in range(ticks)]
+    at: dict[tuple[int, int], list[int]] = {}
+    for tick, spot in enumerate(spots):
+        at.setdefault(spot, []).append(tick + 1)
+        if tick:
+            ys, xs = zip(spots[tick - 1], spot, strict=True)
+            axes.plot(xs, ys, lw=5, color="white", alpha=0.7, solid_capstyle="round")
+            axes.plot(xs, ys, lw=2.2, color=colours[tick], solid_capstyle="round")
+    size = min(9.0, 64 / max(look.grid))
+    for (row, column), numbers in at.items():
+        axes.plot(column, row, "o", ms=size, color=colours[numbers[-1] - 1], mec="white", mew=0.8)
+        if max(look.grid) <= _MOST_NUMBERED:
+            axes.annotate(
+                ranges(numbers), (column, row), xytext=(0, -size - 2), ha="center", va="center",
+                textcoords="offset points", fontsize=8, weight="bold", color="#5f3dc4",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
 
 
 def _draw_answer(axes: Axes, thinking: Thinking, tick: int) -> None:
@@ -201,27 +215,29 @@ def _draw_bars(axes: Axes, thinking: Thinking, tick: int) -> None:
     axes.bar(range(len(kinds)), shares[kinds], color=colours, width=0.7)
     names = [thinking.classes[kind] for kind in kinds]
     axes.set_xticks(range(len(kinds)), names, fontsize=9)
-    wanted = None if thinking.target is None or thinking.said else thinking.target[0]
+    target = thinking.target(tick)
+    wanted = None if target is None or thinking.said else target[0]
     for label, kind in zip(axes.get_xticklabels(), kinds, strict=True):
         if kind == wanted:
             label.set(color=_GOOD, weight="bold")
     said = " ".join(thinking.classes[one] for one in thinking.answer(tick)) or "nothing"
     right = ""
-    if thinking.target is not None:
-        right = "   right is " + " ".join(thinking.classes[one] for one in thinking.target)
+    if target is not None:
+        right = "   right is " + " ".join(thinking.classes[one] for one in target)
     _heading(axes, f"{'said so far' if thinking.said else 'answers'} {said}{right}")
     _plain_axes(axes, (0, 1.05))
 
 
 def _draw_places(axes: Axes, thinking: Thinking, tick: int) -> None:
-    answer, shares = thinking.answer(tick), thinking.probabilities[tick].max(axis=1)
+    answer, target = thinking.answer(tick), thinking.target(tick)
+    shares = thinking.probabilities[tick].max(axis=1)
     num = len(answer)
     columns = min(num, max(_ROW, -(-num // 4)))
     rows = -(-num // columns)
     size = min(13.0, 420 / columns / max(map(len, thinking.classes)), 30 / rows + 3)
     for place, (kind, share) in enumerate(zip(answer, shares, strict=True)):
         row, column = divmod(place, columns)
-        wanted = None if thinking.target is None else thinking.target[place]
+        wanted = None if target is None else target[place]
         colour = _INK if wanted is None else _GOOD if kind == wanted else _BAD
         axes.text(
             column, row, thinking.classes[kind], ha="center", va="center", fontsize=size,
@@ -236,7 +252,7 @@ def _draw_places(axes: Axes, thinking: Thinking, tick: int) -> None:
         axes.plot(reach, [row + 0.38] * 2, color=colour, lw=3)
     axes.set(xlim=(-0.6, columns - 0.4), ylim=(rows - 0.05, -0.5))
     axes.axis("off")
-    below = "" if thinking.target is None else "; below what is right"
+    below = "" if target is None else "; below what is right"
     _heading(axes, f"answers, each with its probability{below}")
 
 
@@ -244,6 +260,13 @@ def _draw_certainty(axes: Axes, thinking: Thinking, tick: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     numbers = range(1, tick + 2)
+    for taken in thinking.taken:
+        if taken <= tick:
+            axes.plot(taken + 1, thinking.certainty[taken], "o", ms=9, mfc="none", mec=_INK)
+    for begin in range(
+        thinking.ticks // thinking.rounds, thinking.ticks, thinking.ticks // thinking.rounds
+    ):
+        axes.axvline(begin + 0.5, color=_LINE, lw=1.2)
     axes.plot(numbers, thinking.certainty[: tick + 1], color=_ACCENT, lw=1.8, zorder=2)
     for number in numbers:
         right = thinking.right(number - 1)

@@ -3,8 +3,11 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const ticks = data.certainty.length;
 const each = ticks / data.looks.length;
-const shown = { attention: true, walk: true, centre: true };
-let now = data.surest;
+const perRound = ticks / data.rounds;
+const shown = { attention: true, walk: true, peaks: true };
+/* The head that is shown by itself; null: all of them together. */
+let chosen = null;
+let now = data.taken[data.taken.length - 1];
 let timer = null;
 let ink = {};
 
@@ -24,10 +27,10 @@ const post = unpack(data.post);
 const synchrony = unpack(data.synchronisation);
 const positions = probabilities.shape[1], classes = probabilities.shape[2];
 const looks = data.looks.map((look) => {
-  const attention = unpack(look.attention);
+  const attention = unpack(look.attention), on_way = unpack(look.on_way);
   const image = look.picture === null ? null : new Image();
   if (image) { image.onload = draw; image.src = look.picture; }
-  return { ...look, attention, image, ...peaks(attention) };
+  return { ...look, attention, on_way, image, ...peaks(attention) };
 });
 
 function peaks(attention) {
@@ -46,6 +49,42 @@ function peaks(attention) {
     peakOfMean = Math.max(peakOfMean, sum / heads);
   }
   return { mean, peak, peakOfMean };
+}
+
+/* Weights of the places of an input at a tick, of the chosen head or of all. */
+function weightsOf(look, inside) {
+  if (look.attention === null) return null;
+  const [, heads, places] = look.attention.shape;
+  const first = (inside * heads + chosen) * places;
+  if (chosen !== null) return look.attention.values.subarray(first, first + places);
+  return look.mean.subarray(inside * places, (inside + 1) * places);
+}
+
+const peakOf = (look) => (chosen === null ? look.peakOfMean : look.peak);
+const whose = () => (chosen === null ? "all heads together" : "head " + (chosen + 1));
+
+/* Places are numbered row by row. */
+function most(weights) {
+  let best = 0;
+  for (let p = 1; p < weights.length; p++) if (weights[p] > weights[best]) best = p;
+  return best;
+}
+
+/* Rising numbers as people write them: 1-3, 8. */
+function ranges(numbers) {
+  const runs = [];
+  for (const one of numbers) {
+    const last = runs[runs.length - 1];
+    if (last && one === last[1] + 1) last[1] = one;
+    else runs.push([one, one]);
+  }
+  return runs.map(([from, to]) => (from === to ? String(from) : from + "-" + to)).join(", ");
+}
+
+/* From light to dark over the ticks. */
+function shade(tick) {
+  const from = [177, 151, 252], to = [95, 61, 196], part = each > 1 ? tick / (each - 1) : 1;
+  return `rgb(${from.map((one, i) => Math.round(one + (to[i] - one) * part))})`;
 }
 
 function probability(tick, position, kind) {
@@ -147,26 +186,64 @@ function dot(pen, [x, y], radius, fill, edge) {
 function drawStage() {
   const look = looks[Math.floor(now / each)], inside = now % each;
   at("stage").classList.toggle("short", !look.image);
-  at("look-name").textContent = "looks at " + (look.name === "input" ? "its input" : look.name);
-  const places = look.attention ? look.attention.shape[2] : 0;
-  const weights = look.attention ? look.mean.subarray(inside * places, (inside + 1) * places) : null;
-  const made = drawLook(at("stage"), look, weights, look.peakOfMean, true);
-  const { pen } = made;
+  const words = chosen === null ? "" : ` (head ${chosen + 1} alone)`;
+  at("look-name").textContent = "looks at " + look.name + words;
+  const weights = weightsOf(look, inside);
+  const made = drawLook(at("stage"), look, weights, peakOf(look), true);
   if (weights && shown.attention) outlineMost(made, look, weights);
   if (data.walks.length && shown.walk) drawWalks(made, look);
-  if (look.image && look.centres.length && shown.centre) {
-    const spots = look.centres.slice(0, inside + 1)
-      .map(([row, column]) => [(column + 0.5) * made.wide, (row + 0.5) * made.high]);
-    line(pen, spots, "#ffffff", 5);
-    line(pen, spots, "#7048e8", 2.5);
-    spots.forEach((spot, i) =>
-      dot(pen, spot, i === inside ? 7 : 3, "#7048e8", i === inside ? "#ffffff" : null));
+  if (weights && look.image && shown.peaks) drawPeaks(made, look, inside);
+  at("stage").setAttribute("aria-label", describe(look, weights));
+}
+
+/* What the picture shows, for those who cannot see it. */
+function describe(look, weights) {
+  const parts = [`${look.name}, ${look.grid[0]} by ${look.grid[1]} places`];
+  if (weights) {
+    const place = most(weights);
+    parts.push(`most attention of ${whose()} is at row ${Math.floor(place / look.grid[1]) + 1}, ` +
+      `column ${place % look.grid[1] + 1}`);
+  }
+  if (data.walks.length) parts.push(data.outcomes[now]);
+  return parts.join("; ");
+}
+
+/* The places that were looked at most, one tick after another. */
+function drawPeaks({ pen, wide, high }, look, inside) {
+  const columns = look.grid[1], edge = Math.min(wide, high);
+  const spot = (place) => [((place % columns) + 0.5) * wide, (Math.floor(place / columns) + 0.5) * high];
+  const visits = new Map(), ways = [];
+  for (let t = 0; t <= inside; t++) {
+    const place = most(weightsOf(look, t));
+    if (!visits.has(place)) visits.set(place, []);
+    visits.get(place).push(t);
+    ways.push(place);
+  }
+  const thick = Math.max(1.5, Math.min(3, edge * 0.06));
+  for (let t = 1; t <= inside; t++) {
+    line(pen, [spot(ways[t - 1]), spot(ways[t])], "rgba(255,255,255,.75)", thick + 3);
+    line(pen, [spot(ways[t - 1]), spot(ways[t])], shade(t), thick);
+  }
+  for (const [place, at_] of visits) {
+    const [x, y] = spot(place), last = at_[at_.length - 1];
+    dot(pen, [x, y], Math.max(2.5, Math.min(6, edge * 0.14)), shade(last), "#ffffff");
+    if (edge < 24) continue;
+    pen.font = font(Math.min(13, edge * 0.32), 700);
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.lineWidth = 3.5;
+    pen.lineJoin = "round";
+    pen.strokeStyle = "#ffffff";
+    const text = ranges(at_.map((one) => one + 1)), up = y - edge * 0.33;
+    pen.strokeText(text, x, up);
+    pen.fillStyle = "#5f3dc4";
+    pen.fillText(text, x, up);
   }
 }
 
 /* The place that is looked at most. */
 function outlineMost({ pen, wide, high }, look, weights) {
-  const place = weights.indexOf(Math.max(...weights)), columns = look.grid[1];
+  const place = most(weights), columns = look.grid[1];
   const thick = Math.max(1.5, Math.min(wide, high) * 0.05);
   pen.lineWidth = thick;
   pen.strokeStyle = ink.heat;
@@ -184,10 +261,17 @@ function drawWalks(made, look) {
     pen.fillStyle = colour;
     pen.fillRect((column + 0.5) * wide - side / 2, (row + 0.5) * high - side / 2, side, side);
   };
-  square(data.walks[0].cells[0], "rgb(214,69,80)");
-  if (data.way) square(data.way.cells[data.way.cells.length - 1], "rgb(38,145,96)");
-  if (data.way) line(pen, data.way.cells.map(spot), "rgba(38,145,96,.75)", thick, [2, thick * 2]);
   const walk = data.walks[now];
+  if (look.way) {
+    square(look.way.cells[look.way.cells.length - 1], "rgb(38,145,96)");
+    line(pen, look.way.cells.map(spot), "rgba(38,145,96,.75)", thick, [2, thick * 2]);
+  }
+  if (look.walked.length > 1) {
+    line(pen, look.walked.map(spot), "#ffffff", thick * 0.6 + 2);
+    line(pen, look.walked.map(spot), "#0b4f8a", thick * 0.6);
+    square(look.walked[0], "rgba(214,69,80,.5)");
+  }
+  square(walk.cells[0], "rgb(214,69,80)");
   const cells = walk.cells.map(spot);
   line(pen, cells, "#ffffff", thick + 3);
   line(pen, cells, "#1c7ed6", thick);
@@ -198,6 +282,68 @@ function drawWalks(made, look) {
       line(pen, [[end[0] - arm, end[1] + arm], [end[0] + arm, end[1] - arm]], colour, thick * 0.8 + more);
     }
   } else dot(pen, end, arm, walk.end === "goal" ? "#2f9e44" : "#1c7ed6", "#ffffff");
+  if (data.rounds > 1) looks.slice(0, Math.floor(now / each) + 1).forEach((one, i) => {
+    const [x, y] = spot(one.walked[one.walked.length - 1]);
+    const radius = Math.max(5, Math.min(10, wide * 0.26));
+    dot(pen, [x, y], radius, "#ffffff", "#0b4f8a");
+    pen.font = font(radius * 1.25, 700);
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.fillStyle = "#0b4f8a";
+    pen.fillText(String(i + 1), x, y + 0.5);
+  });
+}
+
+/* Rows are cells of the right way, columns ticks. */
+function drawAlong() {
+  const look = looks[Math.floor(now / each)], inside = now % each, first = now - inside;
+  at("along-section").hidden = !look.way;
+  document.querySelector("main").classList.toggle("maze", Boolean(look.way));
+  if (!look.way) return;
+  const cells = look.way.cells, left = 38;
+  const { pen, width, height } = prepare(at("along"),
+    Math.max(150, Math.min(300, cells.length * 24)));
+  const wide = (width - left) / each, high = height / cells.length;
+  const place = ([row, column]) => Math.floor(row * look.grid[0] / look.size[0]) * look.grid[1] +
+    Math.floor(column * look.grid[1] / look.size[1]);
+  const heat = rgb(ink.heat);
+  for (let t = 0; t < each; t++) {
+    const weights = weightsOf(look, t);
+    cells.forEach((cell, i) => {
+      pen.fillStyle = ink.track;
+      pen.fillRect(left + t * wide, i * high, wide + 0.5, high + 0.5);
+      if (!weights) return;
+      const strength = weights[place(cell)] / (peakOf(look) || 1) * (t <= inside ? 1 : 0.25);
+      pen.fillStyle = `rgba(${heat},${strength.toFixed(3)})`;
+      pen.fillRect(left + t * wide, i * high, wide + 0.5, high + 0.5);
+    });
+  }
+  const far = data.reaches.slice(first, first + each)
+    .map((one, t) => [left + (t + 0.5) * wide, (one + 0.5) * high]);
+  pen.globalAlpha = 0.25;
+  line(pen, far, "#1c7ed6", 3);
+  pen.globalAlpha = 1;
+  line(pen, far.slice(0, inside + 1), "#1c7ed6", 3);
+  dot(pen, far[inside], 5, "#1c7ed6", "#ffffff");
+  pen.lineWidth = 1.5;
+  pen.strokeStyle = ink.ink;
+  pen.strokeRect(left + inside * wide + 0.75, 0.75, wide - 1.5, height - 1.5);
+  pen.font = font(11);
+  pen.fillStyle = ink.muted;
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  pen.fillText("start", left - 6, high / 2);
+  pen.fillText("goal", left - 6, height - high / 2);
+  at("along-note").textContent = "of " + whose();
+  let words = `${data.reaches[now]} of ${cells.length - 1} moves of the way are right`;
+  if (look.on_way) {
+    const heads = look.on_way.shape[1], some = look.on_way.values.subarray(inside * heads, (inside + 1) * heads);
+    const share = chosen === null ? some.reduce((a, b) => a + b) / heads : some[chosen];
+    words += `; ${percent(share)} of the attention is on the way, ${percent(look.chance)} would be by chance`;
+  }
+  at("along-now").textContent = `Tick ${now + 1}: ${words}.`;
+  at("along").setAttribute("aria-label",
+    "attention on each cell of the right way at each tick; " + words);
 }
 
 function drawHeads() {
@@ -209,20 +355,46 @@ function drawHeads() {
   const holder = at("heads");
   if (holder.childElementCount !== heads) {
     holder.replaceChildren();
-    for (let head = 0; head < heads; head++) {
-      const figure = document.createElement("figure");
-      const caption = document.createElement("figcaption");
-      caption.textContent = look.averaged ? "mean of all heads" : "head " + (head + 1);
-      figure.append(document.createElement("canvas"), caption);
-      holder.append(figure);
-    }
+    for (let head = 0; head < heads; head++) holder.append(headFigure(head, look.averaged));
   }
   holder.className = look.image ? "" : "wide";
+  holder.style.gridTemplateColumns = look.way ? `repeat(${columnsOfHeads(holder, look, heads)}, 1fr)` : "";
+  at("heads-section").querySelector("small").hidden = look.averaged;
   for (let head = 0; head < heads; head++) {
     const first = (inside * heads + head) * places;
     const weights = look.attention.values.subarray(first, first + places);
-    drawLook(holder.children[head].firstChild, look, weights, look.peak, false);
+    const figure = holder.children[head];
+    drawLook(figure.firstChild, look, weights, look.peak, false);
+    figure.setAttribute("aria-pressed", String(chosen === head));
   }
+}
+
+/* As few columns as fit beside the attention along the way. */
+function columnsOfHeads(holder, look, heads) {
+  const tall = look.size[0] / look.size[1];
+  for (let columns = 1; columns < heads; columns++)
+    if (Math.ceil(heads / columns) * ((holder.clientWidth / columns) * tall + 20) <= 500) return columns;
+  return heads;
+}
+
+function headFigure(head, averaged) {
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  const canvas = document.createElement("canvas");
+  caption.textContent = averaged ? "mean of all heads" : "head " + (head + 1);
+  canvas.setAttribute("aria-hidden", "true");
+  figure.append(canvas, caption);
+  if (averaged) return figure;
+  figure.tabIndex = 0;
+  figure.setAttribute("role", "button");
+  figure.onclick = () => { chosen = chosen === head ? null : head; draw(); };
+  figure.onkeydown = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    event.stopPropagation();
+    figure.click();
+  };
+  return figure;
 }
 
 /* Answers. */
@@ -247,22 +419,24 @@ function drawAnswer() {
     verdict.append("said so far: ", element("b", "", said), " · ");
   } else if (positions === 1)
     verdict.append("says ", element("b", "", data.classes[likeliest(now, 0)]), " · ");
+  const target = looks[Math.floor(now / each)].target;
   if (right !== null) {
-    const wanted = data.target.map((one) => data.classes[one]).join(" ");
+    const wanted = target.map((one) => data.classes[one]).join(" ");
     const word = data.verdicts[now];
     verdict.append(element("b", right ? "good" : word === "wrong" ? "bad" : "", word));
     if (positions === 1 || names) verdict.append(" · right is " + wanted);
     else {
-      const good = data.target.filter((one, i) => likeliest(now, i) === one).length;
+      const good = target.filter((one, i) => likeliest(now, i) === one).length;
       verdict.append(` · ${good} of ${positions} places`);
     }
     verdict.append(" · ");
   }
+  if (data.outcomes[now]) verdict.append(data.outcomes[now] + " · ");
   verdict.append("certainty " + data.certainty[now].toFixed(3));
-  at("answer").replaceChildren(positions === 1 ? bars(names) : chips());
+  at("answer").replaceChildren(positions === 1 ? bars(names, target) : chips(target));
 }
 
-function bars(names) {
+function bars(names, target) {
   let kinds = [...Array(classes).keys()];
   if (classes > 20) {
     kinds.sort((a, b) => probability(now, 0, b) - probability(now, 0, a));
@@ -271,7 +445,7 @@ function bars(names) {
   const made = element("div", "bars"), best = likeliest(now, 0);
   for (const kind of kinds) {
     const share = probability(now, 0, kind);
-    const marked = !names && data.target && data.target[0] === kind;
+    const marked = !names && target && target[0] === kind;
     const row = element("div", (kind === best ? "chosen " : "") + (marked ? "target" : ""));
     const track = element("div", "track"), fill = element("div", "fill");
     fill.style.width = 100 * share + "%";
@@ -283,11 +457,11 @@ function bars(names) {
   return made;
 }
 
-function chips() {
+function chips(target) {
   const made = element("div", "chips" + (positions > 40 ? " small" : ""));
   for (let place = 0; place < positions; place++) {
     const kind = likeliest(now, place), share = probability(now, place, kind);
-    const wanted = data.target ? data.target[place] : null;
+    const wanted = target ? target[place] : null;
     const state = wanted === null ? "" : kind === wanted ? " good" : " bad";
     const chip = element("div", "chip" + state);
     chip.title = data.classes.slice(0, 12)
@@ -321,8 +495,10 @@ function drawCertainty() {
   pen.textAlign = "center";
   const step = Math.ceil(ticks / 16);
   for (let tick = 0; tick < ticks; tick += step) pen.fillText(String(tick + 1), x(tick), height - 9);
+  for (let begin = perRound; begin < ticks; begin += perRound)
+    line(pen, [[x(begin - 0.5), margin.top], [x(begin - 0.5), height - margin.bottom]], ink.line, 1.5);
   line(pen, [[x(now), margin.top - 4], [x(now), height - margin.bottom]], ink.accent, 1.5);
-  if (data.summary)
+  if (data.summary && data.rounds === 1)
     line(pen, data.summary.solved_by_tick.map((one, t) => [x(data.unjudged + t), y(one)]), ink.muted,
       1.5, [4, 5]);
   line(pen, data.certainty.map((one, t) => [x(t), y(one)]), ink.accent, 2);
@@ -331,7 +507,7 @@ function drawCertainty() {
     const fill = data.right[t] === null ? ink.accent : data.right[t] ? ink.good : ink.bad;
     dot(pen, [x(t), y(one)], t === now ? radius + 2 : radius, fill, t === now ? ink.card : null);
   });
-  dot(pen, [x(data.surest), y(data.certainty[data.surest])], radius + 5, null, ink.ink);
+  for (const tick of data.taken) dot(pen, [x(tick), y(data.certainty[tick])], radius + 5, null, ink.ink);
 }
 
 /* Neurons and pairs. */
@@ -436,6 +612,7 @@ function draw() {
   drawStage();
   drawAnswer();
   drawCertainty();
+  drawAlong();
   drawHeads();
   drawTraces();
   drawMap(at("pre"), pre, scales.pre, 336);
@@ -489,7 +666,7 @@ function legend() {
   at("facts").textContent = data.facts;
   if (data.looks.some((one) => one.attention)) {
     toggle("attention", "attention", "var(--heat)");
-    if (looks.some((one) => one.image)) toggle("centre", "its centre up to now", "#7048e8");
+    if (looks.some((one) => one.image)) toggle("peaks", "place of most attention, by tick", "#7048e8");
   }
   if (data.walks.length) toggle("walk", "route (dots: shortest)", "#1c7ed6");
   const keys = at("certainty-legend");
@@ -499,8 +676,9 @@ function legend() {
     keys.append(span);
   };
   key("key sure", "certainty");
-  if (data.target) { key("dot", "right"); key("dot bad", data.said.length ? "not right" : "wrong"); }
-  if (data.summary) key("key rows", `solved of ${data.summary.rows} test rows`.replace("test", data.summary.kind));
+  if (looks.some((one) => one.target)) { key("dot", "right"); key("dot bad", data.said.length ? "not right" : "wrong"); }
+  key("dot ring", data.rounds > 1 ? "each round's answer" : "its answer");
+  if (data.summary && data.rounds === 1) key("key rows", `solved of ${data.summary.rows} test rows`.replace("test", data.summary.kind));
   const num = traced.length, all = data.num_neurons;
   at("traces-note").textContent = `the ${num} that change most, each to its own scale`;
   at("activity-note").textContent = data.neurons.length < all
@@ -513,7 +691,13 @@ function legend() {
     at("summary").textContent = `Over ${one.rows} ${one.kind} rows: ${percent(one.solved)} solved at ` +
       `the tick that the answer is taken from (tick ${(one.surest_tick + one.unjudged).toFixed(1)} on average), ` +
       `${percent(one.positions)} of places; right at some tick but not at that one: ` +
-      `${percent(one.overthought)}.`;
+      `${percent(one.overthought)}.` + (one.larger || []).map((large) => {
+        const shares = large.arrived_by_round;
+        return ` Of ${large.mazes} mazes of ${large.edge} x ${large.edge} pixels it solves ` +
+          `${percent(shares[0])} asked once, ${percent(shares[shares.length - 1])} asked up to ${shares.length} times.`;
+      }).join("");
+    if (one.attention) at("along-rows").textContent =
+      `Over ${one.attention.rows} ${one.kind} rows: ${one.attention.in_words}`;
   }
 }
 
@@ -527,7 +711,7 @@ at("certainty").onclick = (event) => {
   go(Math.round(((event.offsetX - margin.left) / width) * (ticks - 1)));
 };
 document.addEventListener("keydown", (event) => {
-  const keys = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, Home: -1e6, End: 1e6 };
+  const keys = { ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6 };
   if (event.key === " " && event.target.tagName !== "BUTTON" && event.target.type !== "checkbox") {
     event.preventDefault();
     play();

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.thinking.record import Floats, Look, Thinking, Walk
+from orchestrator.thinking.walking import reach
 
 #: Numbers of one kind that a page holds at most, so that it stays below 2 MB.
 _MOST_WEIGHTS, _MOST_ACTIVATIONS = 350_000, 80_000
@@ -51,7 +52,7 @@ def page_data(thinking: Thinking, summary: Mapping[str, Any] | None) -> dict[str
         "title": thinking.title,
         "facts": thinking.facts,
         "classes": thinking.classes,
-        "looks": [_look(one) for one in thinking.looks],
+        "looks": [_look(one, _MOST_WEIGHTS // len(thinking.looks)) for one in thinking.looks],
         "probabilities": pack(thinking.probabilities),
         "certainty": [round(float(one), 5) for one in thinking.certainty],
         "neurons": neurons.tolist(),
@@ -61,11 +62,12 @@ def page_data(thinking: Thinking, summary: Mapping[str, Any] | None) -> dict[str
         "synchronisation": pack(thinking.synchronisation[:, pairs]),
         "num_pairs": thinking.synchronisation.shape[1],
         "triangle": thinking.triangle,
-        "target": thinking.target,
         "said": thinking.said,
         "walks": [_walk(one) for one in thinking.walks],
-        "way": None if thinking.way is None else _walk(thinking.way),
-        "surest": thinking.surest,
+        "outcomes": [thinking.outcome(tick) for tick in range(thinking.ticks)],
+        "reaches": _reaches(thinking),
+        "rounds": thinking.rounds,
+        "taken": thinking.taken,
         "unjudged": thinking.unjudged,
         "verdicts": [thinking.verdict(tick) for tick in range(thinking.ticks)],
         "right": [thinking.right(tick) for tick in range(thinking.ticks)],
@@ -88,9 +90,9 @@ def unpack(packed: Mapping[str, Any]) -> Floats:
     return values
 
 
-def _look(look: Look) -> dict[str, Any]:
+def _look(look: Look, most_weights: int) -> dict[str, Any]:
     attention = look.attention
-    averaged = attention is not None and attention.size > _MOST_WEIGHTS
+    averaged = attention is not None and attention.size > most_weights
     if attention is not None and averaged:
         attention = attention.mean(axis=1, keepdims=True)
     return {
@@ -101,8 +103,22 @@ def _look(look: Look) -> dict[str, Any]:
         "labels": look.labels,
         "attention": None if attention is None else pack(attention),
         "averaged": averaged,
-        "centres": [[round(row, 3), round(column, 3)] for row, column in look.centres],
+        "target": look.target,
+        "way": None if look.way is None else _walk(look.way),
+        "walked": look.walked,
+        "on_way": None if look.on_way is None else pack(look.on_way),
+        "chance": round(look.chance, 5),
     }
+
+
+def _reaches(thinking: Thinking) -> list[int]:
+    """Returns how many moves of each tick's route are right; empty where that is not known."""
+    ways = [thinking.look_at(tick)[0].way for tick in range(len(thinking.walks))]
+    return [
+        reach(said, right)
+        for said, right in zip(thinking.walks, ways, strict=True)
+        if right is not None
+    ]
 
 
 def _walk(walk: Walk) -> dict[str, Any]:

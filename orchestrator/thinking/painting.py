@@ -48,6 +48,17 @@ def wrapped(num: int) -> tuple[int, int]:
     return rows, math.ceil(num / rows)
 
 
+def ranges(numbers: Sequence[int]) -> str:
+    """Returns rising numbers as people write them: `1-3, 8`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else str(one[0]) for one in runs)
+
+
 def _maze(picture: npt.NDArray[np.float32]) -> Rgb:
     walls, start, goal = picture > 0.5
     found = np.empty((*walls.shape, 3), dtype=np.uint8)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, takewhile
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluators.ctm.maze_growing import MOVES, STAY, routes
-from orchestrator.thinking.record import Walk
+from orchestrator.thinking.record import Cell, Walk
 
 GOAL, WALL, OPEN = "goal", "wall", "open"
+_STEPS: dict[tuple[int, int], int] = {
+    (int(row), int(column)): number for number, (row, column) in enumerate(MOVES)
+}
 
 
 def walk(picture: npt.NDArray[np.float32], moves: Sequence[int]) -> Walk:
@@ -42,6 +46,27 @@ def way(picture: npt.NDArray[np.float32]) -> Walk | None:
     walled[:, 0, [0, -1]] = walled[:, 0, :, [0, -1]] = True
     found = walk(picture, routes(walled, picture[0].size)[0].tolist())
     return found if found.end == GOAL else None
+
+
+def moves_along(cells: Sequence[Cell], num: int) -> tuple[int, ...]:
+    """Returns the first moves of a way, then to stay, as the maze task numbers them."""
+    pairs = list(pairwise(cells))[:num]
+    moves = [_STEPS[to[0] - here[0], to[1] - here[1]] for here, to in pairs]
+    return (*moves, *[STAY] * (num - len(moves)))
+
+
+def reach(said: Walk, right: Walk) -> int:
+    """Returns how many moves are right before the first one that is not."""
+    pairs = zip(said.cells, right.cells, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) - 1
+
+
+def put_start(picture: npt.NDArray[np.float32], cell: Cell) -> npt.NDArray[np.float32]:
+    """Returns a maze with the start elsewhere."""
+    moved = picture.copy()
+    moved[1] = 0
+    moved[(1, *cell)] = 1
+    return moved
 
 
 def check_maze(picture: npt.NDArray[np.float32]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from evaluators.ctm.inputs import Image, Inputs, Numbers, Phases, Tokens
 from evaluators.ctm.kinds import Judgement
 from evaluators.ctm.measures import read_orders
 from evaluators.ctm.thoughts import Trace
+from orchestrator.thinking.following import along_cells, grid_of, share_on
 from orchestrator.thinking.painting import labels_of, paint, wrapped
 from orchestrator.thinking.record import Floats, Look, Thinking
 from orchestrator.thinking.walking import walk, way
@@ -50,8 +52,12 @@ def watch(
     probabilities = logits.float().softmax(dim=2)[0].permute(2, 0, 1)
     looks = _looks(settings.inputs, inputs, words, trace)
     moves = [[int(one) for one in answer] for answer in probabilities.argmax(dim=2)]
-    wanted = None if target is None else tuple(int(one) for one in target)
-    maze = inputs[0] if isinstance(inputs, Tensor) and words.moves else None
+    maze = inputs[0].numpy() if isinstance(inputs, Tensor) and words.moves else None
+    if target is not None:
+        wanted = tuple(int(one) for one in target)
+        looks = tuple(replace(one, target=wanted) for one in looks)
+    if maze is not None:
+        looks = tuple(_in_maze(one, maze) for one in looks)
     return Thinking(
         subject=subject,
         title=f"{subject}, {sample}",
@@ -64,11 +70,9 @@ def watch(
         post=_column(trace.post),
         synchronisation=_column(trace.synchronisation),
         triangle=_triangle(settings),
-        target=wanted,
         unjudged=settings.ticks * (settings.phases - (answer_phases or settings.phases)),
         said=_orders(logits) if judgement == "order" else (),
-        walks=() if maze is None else tuple(walk(maze.numpy(), one) for one in moves),
-        way=None if maze is None else way(maze.numpy()),
+        walks=() if maze is None else tuple(walk(maze, one) for one in moves),
     )
 
 
@@ -77,8 +81,8 @@ def _looks(
 ) -> tuple[Look, ...]:
     """Returns the inputs in order, each with its share of the attention."""
     samples = [inputs] if isinstance(inputs, Tensor) else inputs
-    names = kinds.order if isinstance(kinds, Phases) else ("input",)
-    parts = kinds.parts if isinstance(kinds, Phases) else {"input": kinds}
+    names = kinds.order if isinstance(kinds, Phases) else ("its input",)
+    parts = kinds.parts if isinstance(kinds, Phases) else {names[0]: kinds}
     each = len(trace.attention) // len(samples)
     found = []
     for number, (name, sample) in enumerate(zip(names, samples, strict=True)):
@@ -96,12 +100,21 @@ def _look(
     attention: Floats | None,
 ) -> Look:
     if isinstance(kind, Image):
-        shrink = 2 ** len(kind.pools)
-        grid = (sample.shape[1] // shrink, sample.shape[2] // shrink)
         picture = paint(sample.numpy(), as_maze=words.moves)
+        grid = grid_of(kind, sample)
         return Look(name=name, grid=grid, picture=picture, attention=attention)
     labels = labels_of(sample, words.token)
     return Look(name=name, grid=wrapped(len(labels)), labels=labels, attention=attention)
+
+
+def _in_maze(look: Look, maze: Floats) -> Look:
+    """Returns a look with the way through what is looked at, and how much attention follows it."""
+    right = way(maze)
+    if right is None or look.attention is None:
+        return replace(look, way=right)
+    along = along_cells(right.cells, maze.shape[1:], look.grid)
+    share = float(np.mean(~np.isnan(along)))
+    return replace(look, way=right, on_way=share_on(look.attention, along), chance=share)
 
 
 def _orders(logits: Tensor) -> tuple[tuple[int, ...], ...]:

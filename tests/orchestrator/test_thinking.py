@@ -11,7 +11,6 @@ import torch
 from PIL import Image as Pictures
 
 from evaluators.ctm.inputs import Image, Inputs, Numbers, Outputs, Phases, Tokens
-from evaluators.ctm.mazes import Mazes
 from evaluators.ctm.pictures import Digits
 from orchestrator.cli import main
 from orchestrator.thinking import film
@@ -79,7 +78,7 @@ def test_a_page_holds_what_the_machine_thought(kind):
     equal(data["post"], torch.stack([tick[0] for tick in trace.post]))
     equal(data["synchronisation"], torch.stack([tick[0] for tick in trace.synchronisation]))
     assert data["certainty"] == pytest.approx(thoughts.certainty[0].tolist(), abs=1e-5)
-    assert data["surest"] == int(thoughts.certainty[0].argmax())
+    assert data["taken"] == [int(thoughts.certainty[0].argmax())]
     said = thoughts.logits[0].argmax(dim=1)
     assert data["right"] == [answer == [0, 2] for answer in said.T.tolist()]
     attended = [unpack(look["attention"]) for look in data["looks"] if look["attention"]]
@@ -115,7 +114,7 @@ def test_a_film_has_a_frame_for_each_tick(kind, tmp_path):
     inputs, sample = SAMPLES[kind]
     one = machine(inputs, Outputs(positions=1, classes=3))
     shown = watch(one, sample, words_of(None, 3), subject="m", sample="s", target=[1])
-    film.write_gif(shown, tmp_path / "x.gif")
+    film.write_gif(film.frames_of(shown), tmp_path / "x.gif")
     with Pictures.open(tmp_path / "x.gif") as opened:
         assert opened.n_frames == shown.ticks == 3 * len(shown.looks)
 
@@ -146,7 +145,7 @@ def test_answers_count_from_the_phase_that_asks_for_them():
     shown = watch(one, sample, words_of(None, 3), **common)
     assert shown.unjudged == 3
     assert [shown.right(tick) for tick in range(3)] == [None] * 3
-    assert shown.surest == 3 + int(shown.certainty[3:].argmax())
+    assert shown.taken == (3 + int(shown.certainty[3:].argmax()),)
 
 
 def test_orders_are_read_over_the_ticks():
@@ -158,7 +157,7 @@ def test_orders_are_read_over_the_ticks():
     common = {"subject": "m", "sample": "s", "judgement": "order"}
     shown = watch(one, sample, words_of(None, 5), target=[2, 0, 1, 3], **common)
     assert shown.said == ((2,), (2,), (2,))
-    assert (shown.verdict(0), shown.surest) == ("right so far", 2)
+    assert (shown.verdict(0), shown.taken) == ("right so far", (2,))
     assert watch(one, sample, words_of(None, 5), target=[0, 2], **common).verdict(0) == "wrong"
 
 
@@ -194,15 +193,18 @@ def think(*arguments: object) -> int:
 def test_the_command_writes_page_film_and_picture(digits, tmp_path, capsys):
     assert think(digits, "--task", "digits", "--sample", 7, "-o", tmp_path / "out") == 0
     names = {one.name for one in (tmp_path / "out").iterdir()}
-    assert names - {"thinking.mp4"} == {"thinking.html", "thinking.gif", "summary.png"}
+    always = {"thinking.html", "thinking.gif", "thinking.png", "summary.png", "summary.json"}
+    assert names - {"thinking.mp4"} == always
     data = data_of((tmp_path / "out" / "thinking.html").read_text(encoding="utf-8"))
     sample = Digits().open().rows("test").take(slice(7, 8))
     one = Machine.from_pretrained(digits)
     with torch.no_grad():
         wanted = one(sample.inputs).logits[0].softmax(dim=1).permute(2, 0, 1)
     assert np.allclose(unpack(data["probabilities"]), wanted.numpy(), atol=1e-4)
-    assert data["target"] == sample.targets[0].tolist()
+    assert data["looks"][0]["target"] == sample.targets[0].tolist()
     assert (data["summary"]["rows"], len(data["summary"]["solved_by_tick"])) == (360, 3)
+    told = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert told == data["summary"]
     assert ("no MP4" in capsys.readouterr().err) == ("thinking.mp4" not in names)
 
 
@@ -218,7 +220,7 @@ def test_a_file_needs_no_task_and_a_used_folder_is_replaced_only_when_told(
     assert "is not empty; name a new one, or use --force" in capsys.readouterr().err
     assert [one.name for one in out.iterdir()] == ["mine"]
     assert think(*arguments, "--force") == 0
-    assert "no summary.png" in capsys.readouterr().err
+    assert "no summary: it needs" in capsys.readouterr().err
     assert {one.name for one in out.iterdir()} >= {"thinking.html", "thinking.gif"}
     assert not (out / "mine").exists()
 
@@ -233,6 +235,8 @@ MISTAKES = {
     "no such sample": (["MODEL", "--task", "digits", "--sample", "360"], "a number from 0 to 359"),
     "no such file": (["MODEL", "--input", "x.npy"], "x.npy cannot be read"),
     "no picture": (["MODEL", "--input", "x.json"], "expected a picture as .png or .npy"),
+    "rounds of no maze": (["MODEL", "--task", "digits", "--rounds", "2"], "are about mazes"),
+    "mazes of no maze": (["MODEL", "--input", "x.npy", "--larger", "9"], "are about mazes"),
     "two files": (["MODEL", "--input", "a.png", "--input", "b.png"], "expected 1 files"),
 }
 
@@ -265,13 +269,18 @@ def test_the_machine_is_never_replaced_by_its_thoughts(digits, capsys):
     assert (digits / "model.safetensors").exists()
 
 
-def test_larger_mazes_than_those_trained_on_can_be_looked_at(tmp_path):
-    small, few = Mazes(edge=5), ["--set", "test_rows=8", "--set", "train_rows=8"]
-    machine(small.inputs, small.outputs).save_pretrained(tmp_path / "maze")
-    out = tmp_path / "out"
-    arguments = (tmp_path / "maze", "--task", "maze", "--set", "edge=9", *few, "-o", out)
-    assert think(*arguments) == 0
-    data = data_of((out / "thinking.html").read_text(encoding="utf-8"))
-    assert data["looks"][0]["grid"] == [9, 9]
-    assert data["way"]["end"] == "goal"
-    assert [one["cells"][0] for one in data["walks"]] == [data["way"]["cells"][0]] * 3
+@pytest.mark.parametrize("folder", [".", "..", "../.."])
+def test_the_folder_that_one_is_in_is_never_replaced(folder, digits, tmp_path, monkeypatch, capsys):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert think(digits, "--task", "digits", "-o", folder, "--force") == 2
+    assert "is in use as the current one" in capsys.readouterr().err
+    assert here.is_dir()
+
+
+def test_a_folder_that_cannot_be_made_is_a_mistake(digits, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert think(digits, "--task", "digits", "-o", tmp_path / "file" / "out") == 2
+    assert "cannot be made" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
