@@ -48,6 +48,19 @@ class Case:
         return CtmSettings(inputs=self.task.inputs, outputs=self.task.outputs, **self.machine)
 
 
+_MAZE: Mapping[str, Any] = {
+    "machine": {
+        "neurons": 96,
+        "ticks": 12,
+        "memory": 6,
+        "attention_width": 32,
+        "heads": 16,
+        "num_output": 20,
+        "num_action": 20,
+    },
+    "training": {"steps": 1750, "rate": 1e-3, "lookahead": 3},
+}
+
 CASES: Mapping[str, Case] = {
     "pointers": Case(
         task=Pointers(size=6),
@@ -89,18 +102,10 @@ CASES: Mapping[str, Case] = {
         },
         training={"steps": 2500, "rate": 2e-3},
     ),
-    "maze": Case(
-        task=Mazes(edge=7, moves=10, train_rows=4000),
-        machine={
-            "neurons": 96,
-            "ticks": 12,
-            "memory": 6,
-            "attention_width": 32,
-            "heads": 16,
-            "num_output": 20,
-            "num_action": 20,
-        },
-        training={"steps": 1750, "rate": 1e-3, "lookahead": 3},
+    "maze": Case(task=Mazes(edge=7, moves=10, train_rows=4000), **_MAZE),
+    "maze, no code": Case(
+        task=Mazes(edge=7, moves=10, train_rows=4000, widths=(16, 32, 32), place_code=False),
+        **_MAZE,
     ),
     "digits": Case(
         task=Digits(),

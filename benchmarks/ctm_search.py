@@ -9,7 +9,7 @@ halving, asked after a third of the training and at its end. `search` breeds aft
 share solved and half the log-likelihood of the right answers.
 
 Each is a campaign by the command line, in a store of its own: what was broken off goes on, and
-finished ones are only read. Afterwards the best of each is trained once more with a fresh seed:
+finished ones are only read. Afterwards the best of each is trained again with three fresh seeds:
 what it then solves of test rows, which no search has seen, is what counts. Prints Markdown: what
 each reached, at what share of random search's training the search first had random search's best,
 and intervals of the differences over the seeds (Student's t).
@@ -42,8 +42,8 @@ from workers.ctm.recipe import CtmRecipe
 
 #: Stretches that each training is cut into.
 _STRETCHES = 9
-#: Added to the seed when the best is trained once more.
-_FRESH = 1_000
+#: How often the best is trained once more, and by how much seeds then differ.
+_AGAIN, _FRESH = 3, 1_000
 _ROWS: Mapping[str, int] = {"search_rows": 512, "selection_rows": 512, "test_rows": 2048}
 _RANGES: Mapping[str, Any] = {
     "neurons": [48, 96],
@@ -171,7 +171,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def again(folder: Path, task: str, arm: str, seed: int, budget: int) -> float:
-    """Returns what the best of a campaign solves of test rows when trained with a fresh seed."""
+    """Returns what the best of a campaign solves of test rows, the mean over fresh seeds."""
     known = folder / "again.jsonl"
     name = f"{task}-{arm}-{seed}-{budget}"
     if known.exists():
@@ -181,7 +181,9 @@ def again(folder: Path, task: str, arm: str, seed: int, budget: int) -> float:
                 return float(one["solved"])
     run(folder, task, arm, seed, budget)
     way = read(folder, task, arm, seed)
-    solved = retrained(way.recipes[way.best(budget)[1]], task, seed)
+    recipe = way.recipes[way.best(budget)[1]]
+    seeds = [seed + _FRESH * number for number in range(1, _AGAIN + 1)]
+    solved = statistics.mean(retrained(recipe, task, one) for one in seeds)
     with known.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"name": name, "solved": solved}) + "\n")
     return solved
@@ -191,12 +193,12 @@ def retrained(recipe: CtmRecipe, task: str, seed: int) -> float:
     """Trains a machine from other first weights on other batches; returns what it solves."""
     found = config.component(SPACES, {"kind": "ctm", **TASKS[task]})
     data = found.task.open()
-    torch.manual_seed(seed + _FRESH)
+    torch.manual_seed(seed)
     training = Training(
         Machine(recipe.network),
         data,
         found.task.judgement,
-        replace(recipe.training, seed=seed + _FRESH),
+        replace(recipe.training, seed=seed),
         found.task.answer_phases,
     )
     training.until(recipe.training.steps)

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from evaluators.ctm.mazes import Mazes, turned
 from tests.evaluators.ctm_rows import KINDS, batch, same, samples
+from workers.ctm.machine import Machine
+from workers.ctm.settings import CtmSettings
 
 #: Up, down, left, right.
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -107,3 +109,16 @@ def test_no_maze_of_one_kind_is_one_of_another_however_it_is_turned_or_mirrored(
 def test_a_maze_has_walls_and_ways_in_turn() -> None:
     with pytest.raises(ValueError, match="edge: expected an odd number of pixels, got 8"):
         Mazes(edge=8)
+
+
+def test_without_a_code_of_places_nothing_learned_belongs_to_a_place() -> None:
+    names = {}
+    for coded in (True, False):
+        task = Mazes(edge=7, train_rows=40, place_code=coded)
+        network = Machine(
+            CtmSettings(neurons=32, ticks=2, memory=2, inputs=task.inputs, outputs=task.outputs)
+        )
+        names[coded] = {name for name, _ in network.named_parameters()}
+    (code,) = names[True] - names[False]
+    assert code.endswith(".code")
+    assert names[False] < names[True]
