@@ -169,6 +169,10 @@ class TaskFacts:
     is_mean: bool = False
 
 
+#: What search rows consist of, as people are told.
+DOCUMENTS, STRETCHES = "documents", "stretches"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorFacts:
     """What an evaluator found out before any model was scored."""
@@ -181,3 +185,9 @@ class EvaluatorFacts:
     version: str
     #: What the user should know ("search rows are a public test set"), for the report, too.
     warnings: tuple[str, ...] = ()
+
+    @property
+    def counted_in(self) -> str:
+        """What the search rows consist of: documents, or stretches of training."""
+        in_order = any(one.in_order for one in self.tasks["search"].values())
+        return STRETCHES if in_order else DOCUMENTS

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.resources import Cluster
 from evaluators.base import EvaluatorSettings
+from evaluators.ctm.dataset import SAMPLES, Sample
 from evaluators.ctm.kinds import TASKS, Task
 from evaluators.kinds import EVALUATORS
 from evaluators.registry import Registry, UnknownNameError, nearest
@@ -43,7 +44,8 @@ from orchestrator.spaces.merge import Merge
 from orchestrator.spaces.vector_genes import GENES, GeneSettings
 from orchestrator.yaml_file import Document, Place, YamlError, load, parse
 
-PLUG_INS: Mapping[type, Registry] = {
+#: Type of a field (a contract, or a union) -> the registry of what it can be.
+PLUG_INS: Mapping[Any, Registry] = {
     SpaceSettings: SPACES,
     GeneSettings: GENES,
     Algorithm: ALGORITHMS,
@@ -55,6 +57,7 @@ PLUG_INS: Mapping[type, Registry] = {
     Race: RACES,
     Estimator: ESTIMATORS,
     Task: TASKS,
+    Sample: SAMPLES,
 }
 #: What pydantic calls a key that a nested record does not have.
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")

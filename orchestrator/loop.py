@@ -21,7 +21,7 @@ from cluster.executor import Executor
 from evaluators.base import Score
 from orchestrator.campaign import fold as campaigns
 from orchestrator.campaign import snapshot
-from orchestrator.campaign.state import Campaign, Key, State, Step
+from orchestrator.campaign.state import Campaign, Candidate, Key, State, Step
 from orchestrator.storage.base import Begun, Snapshot, Store, Taken, Turn
 from orchestrator.storage.lease import HEARTBEAT_S
 from workers.job import Job, JobKey, Outcome, Scored
@@ -327,6 +327,7 @@ class Driver:
         dropped = [_key(job) for job in self._queue]
         self._queue.clear()
         step = campaigns.abandon(self.campaign, state, dropped)
+        self._remember(step)  # an end may name references
         self._queue.extend(step.jobs)
         return step.state
 
@@ -343,7 +344,7 @@ class Driver:
     def _remember(self, step: Step) -> None:
         """Notes new candidates for the turn; those already recorded must be the same."""
         for candidate in step.candidates:
-            digest = self._known.get(candidate.id)
+            digest = self._known.get(candidate.id) or self._of_an_earlier_end(candidate)
             if digest is None:
                 self._turn.candidates.append(candidate)
             elif digest != candidate.recipe.digest():
@@ -351,6 +352,16 @@ class Driver:
                     f"candidate {candidate.id} is not the one in the store: this version of shoal "
                     "or numpy proposes differently; go on with the one that started the campaign"
                 )
+
+    def _of_an_earlier_end(self, candidate: Candidate) -> str | None:
+        """Returns the digest of a reference that only an end can name, if one has named it before.
+
+        It may be of an earlier generation than a snapshot, after which the known ones begin.
+        """
+        if candidate.role != "reference":
+            return None
+        found = self.store.candidates([candidate.id]).get(candidate.id)
+        return None if found is None else found.recipe.digest()
 
     def elapsed_s(self) -> float:
         """Returns the seconds that the campaign has run, earlier runs included."""

@@ -22,7 +22,7 @@ from orchestrator.command_line.progress import ProgressView
 from orchestrator.exporting import candidate_folder
 from orchestrator.loop import Driver, Interrupted, MismatchError, StopRequested
 from orchestrator.measurement.estimator import UnfitValuesError
-from orchestrator.reporting import archive_picture, archives, front, picture, report
+from orchestrator.reporting import archive_picture, archives, curves, front, picture, report
 from orchestrator.reporting import result as results
 from orchestrator.reporting import result_tables as tables
 from orchestrator.settings import CampaignSettings
@@ -160,7 +160,9 @@ def _refuse(settings: CampaignSettings, how: str, changed: Sequence[str], hint: 
 
 def _drive(parts: Parts, store: SqlStore, elapsed_s: float, as_json: bool) -> int:
     settings = parts.settings
-    view = ProgressView(settings.name, assemble.num_expected(parts))
+    view = ProgressView(
+        settings.name, assemble.num_expected(parts), counted_in=parts.facts.counted_in
+    )
     reuse = settings.reuse and bool(parts.facts.identity)
     driver = Driver(
         campaign=parts.campaign,
@@ -258,6 +260,9 @@ def _write(reader: Reader, result: results.Result) -> list[Path]:
     if result.front is not None:
         front.draw(result.front, folder / front.PICTURE)
         files.append(folder / front.PICTURE)
+    if result.curves is not None:
+        curves.draw(result.curves, folder / curves.PICTURE)
+        files.append(folder / curves.PICTURE)
     if result.archives is not None:
         archive_picture.draw(result.archives, folder / archives.PICTURE)
         files.append(folder / archives.PICTURE)

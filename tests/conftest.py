@@ -98,6 +98,15 @@ class FakeSpace:
         return {}
 
 
+class ContrastingSpace(FakeSpace):
+    """What the first gene brings is told by the same recipe without it."""
+
+    def counterparts(self, recipe: MergeRecipe) -> Sequence[Reference]:
+        first, *rest = recipe.slices[0].settings[0].values["weight"]
+        del first
+        return [Reference(name="without", recipe=recipe_of([0.0, *rest]))]
+
+
 def sphere(recipe: MergeRecipe) -> float:
     """Highest, at 0, where every gene is 0."""
     return -sum(gene * gene for gene in recipe.slices[0].settings[0].values["weight"])

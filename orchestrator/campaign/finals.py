@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from evaluators.base import Rows, Score
-from orchestrator.campaign import aggregation, judging, measuring
+from orchestrator.campaign import aggregation, counterparts, judging, measuring
 from orchestrator.campaign.state import Best, Campaign, Candidate, Key, Phase, Role, State, Step
 from workers.job import Failed, Job, Outcome, Scored
 
@@ -37,12 +37,22 @@ def go_on(campaign: Campaign, step: Step) -> Step:
             jobs=[*step.jobs, *last.jobs],
         )
     while not state.open and state.phase != "done":
-        state = replace(state, phase=_FOLLOWING[state.phase])
+        state, born = _with_counterparts(campaign, replace(state, phase=_FOLLOWING[state.phase]))
         state, jobs = _enter(campaign, state)
         opened: dict[Key, Job] = {(job.candidate, job.rows): job for job in jobs}
         state = replace(state, open=opened)
-        step = replace(step, jobs=[*step.jobs, *jobs])
+        step = replace(step, candidates=[*step.candidates, *born], jobs=[*step.jobs, *jobs])
     return replace(step, state=state)
+
+
+def _with_counterparts(campaign: Campaign, state: State) -> tuple[State, list[Candidate]]:
+    """Returns the state with what the report compares the winner with, and what of it is new."""
+    if state.phase != "test" or campaign.kinds.isdisjoint(_REPORTED):
+        return state, []
+    found = counterparts.of_winner(campaign, state)
+    born = [one for one in found if one.id not in state.candidates]
+    known = {**state.candidates, **{one.id: one for one in born}}
+    return replace(state, candidates=known), born
 
 
 def note(state: State, outcome: Outcome) -> State:
@@ -199,7 +209,11 @@ def _compared(state: State) -> list[Candidate]:
     roles: tuple[Role, ...] = ("search", "control")
     found = [state.winner, *(state.best_of(role) for role in roles)]
     candidates = [one.candidate for one in found if one is not None]
-    candidates[1:1] = [one for one in state.candidates.values() if one.role == "reference"]
+    candidates[1:1] = [
+        one
+        for one in state.candidates.values()
+        if one.role == "reference" and counterparts.is_of(one, candidates[0])
+    ]
     return list({one.id: one for one in candidates}.values())
 
 

@@ -31,10 +31,13 @@ def check(settings: CampaignSettings, *, line: bool = False) -> dict[str, Any]:
     """
     parts = assemble.assemble(settings)
     weights, lines = _compare(parts, line=line)
+    tasks = assemble.by_task(parts.facts)
     return {
         "campaign": settings.name,
         "space": dict(parts.space.describe()),
-        "documents": {name: one.documents for name, one in assemble.by_task(parts.facts).items()},
+        "documents": {name: one.documents for name, one in tasks.items()},
+        "counted_in": parts.facts.counted_in,
+        "in_order": [name for name, one in tasks.items() if one.in_order],
         "blocks": _blocks(parts),
         "objectives": config.as_dict(settings.objectives),
         "warnings": list(parts.facts.warnings),
@@ -52,7 +55,9 @@ def check_lines(found: dict[str, Any]) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in space.get("genes_by_kind", {}).items())
     plain = set(found["documents"].values()) <= {1}
     documents = ", ".join(
-        task if plain else f"{task} {count}" for task, count in found["documents"].items()
+        (task if plain else f"{task} {count}")
+        + (f" {found['counted_in']}" if task in found["in_order"] else "")
+        for task, count in found["documents"].items()
     )
     return [
         f"campaign    {found['campaign']}: all found, nothing run",
@@ -60,7 +65,7 @@ def check_lines(found: dict[str, Any]) -> list[str]:
         f"space       {space['genes']} genes" + (f": {kinds}" if kinds else ""),
         *(f"{label:<11} {text}" for label, text in space.get("summary", {}).items()),
         f"{'objectives' if plain else 'documents':<11} {documents}",
-        *_block_lines(found["blocks"]),
+        *_block_lines(found["blocks"], found["counted_in"]),
         *_aim_lines(found["objectives"]),
         f"candidates  {found['candidates'] or 'as many as time allows'}",
         f"evaluators  {found['evaluators']}",
@@ -101,12 +106,12 @@ def _aim_lines(aims: dict[str, Any] | None) -> list[str]:
     return [f"aim         {aims['kind']}{of}", *kept]
 
 
-def _block_lines(blocks: dict[str, list[int]]) -> list[str]:
+def _block_lines(blocks: dict[str, list[int]], counted_in: str) -> list[str]:
     """Says how the search rows are cut."""
     lines = []
     if len(blocks.get("search", ())) > 1:
         sizes = ", ".join(map(str, blocks["search"]))
-        lines.append(f"blocks      {sizes} documents")
+        lines.append(f"blocks      {sizes} {counted_in}")
     if blocks.get("fresh"):
         rounds, size = len(blocks["fresh"]), blocks["fresh"][0]
         lines.append(f"fresh rows  {rounds} rounds of {size} documents")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from evaluators.base import DOCUMENTS
 from orchestrator.campaign.state import Phase, State
 from workers.job import Failed, Outcome
 
@@ -30,6 +31,8 @@ class ProgressView:
     #: Candidates to be measured in all, where the budget says so.
     expected: int | None
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    #: What the search rows consist of.
+    counted_in: str = DOCUMENTS
     _bar: Progress | None = None
     _task: TaskID | None = None
     #: When the first outcome of this run came: starting up is not counted as slowness.
@@ -108,7 +111,7 @@ class ProgressView:
             parts.append(f"best {winner.fitness:.4f} ({label})")
         if state.num_failed:
             parts.append(f"{state.num_failed} failed")
-        parts += _saved(state)
+        parts += _saved(state, self.counted_in)
         if self._first_at is None:
             self._first_at, self._done_at_first = time.monotonic(), done
         seconds, fresh = time.monotonic() - self._first_at, done - self._done_at_first
@@ -122,12 +125,12 @@ class ProgressView:
         return ", ".join(parts)
 
 
-def _saved(state: State) -> list[str]:
+def _saved(state: State, counted_in: str) -> list[str]:
     """Says what was not spent on candidates, where they are not all measured in full."""
     parts = [f"{state.num_stopped} stopped early"] if state.num_stopped else []
     if 0 < state.documents_spent < state.documents_full:
         share = state.documents_spent / state.documents_full
-        parts.append(f"{share:.0%} of documents spent")
+        parts.append(f"{share:.0%} of {counted_in} spent")
     return parts
 
 

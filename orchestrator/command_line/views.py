@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from evaluators.base import Rows, TaskScore
+from evaluators.base import DOCUMENTS, STRETCHES, Rows, TaskScore
+from orchestrator.campaign.counterparts import COUNTERPART
 from orchestrator.campaign.state import Role
 from orchestrator.command_line.lineage_lines import lineage_lines
 from orchestrator.command_line.machine_lines import machine_lines
 from orchestrator.measurement.measured import Z95
+from orchestrator.reporting.curves import as_plain, whole_training
 from orchestrator.storage.candidates import CandidateRecord
+from orchestrator.storage.reader import CurvePoint
 
 if TYPE_CHECKING:
     from orchestrator.reporting.front import Front
@@ -39,8 +42,19 @@ def candidate(record: CandidateRecord) -> dict[str, Any]:
     }
 
 
-def whole_candidate(record: CandidateRecord, attempts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns all that is known of a candidate, as `shoal show --json` prints it."""
+def whole_candidate(
+    record: CandidateRecord,
+    attempts: list[dict[str, Any]],
+    *,
+    counted_in: str = DOCUMENTS,
+    curve: Sequence[CurvePoint] = (),
+) -> dict[str, Any]:
+    """Returns all that is known of a candidate, as `shoal show --json` prints it.
+
+    Its curve is what it was worth after parts of the search rows, which are counted in documents or
+    in stretches of training.
+    """
+    learns = counted_in == STRETCHES and len(curve) > 0
     return {
         **candidate(record),
         "role": record.role,
@@ -52,8 +66,22 @@ def whole_candidate(record: CandidateRecord, attempts: list[dict[str, Any]]) -> 
         "test_fitness": record.test_fitness,
         "control": _values(record.control) or None,
         "documents": dict(record.documents),
+        "counted_in": counted_in,
+        "curve": as_plain(curve, whole_training(record.recipe)) if learns else None,
         "attempts": attempts,
     }
+
+
+def beside(
+    winner: CandidateRecord | None, references: Sequence[CandidateRecord]
+) -> list[dict[str, Any]]:
+    """Returns the counterparts of a winner that have been measured, with what both scored."""
+    return [
+        {"name": one.name, "id": one.id, "test_fitness": one.test_fitness,
+         "winner": winner.test_fitness}
+        for one in references
+        if winner is not None and one.operator == COUNTERPART and one.test_fitness is not None
+    ]  # fmt: skip
 
 
 def status_lines(found: dict[str, Any]) -> list[str]:
@@ -89,6 +117,12 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         )
         if found["winner"] != best["id"]:
             lines.append(f"winner      {found['winner']}, by more than its fitness on search rows")
+    lines += [
+        f"beside      {one['name']}: {one['test_fitness']:.4f} on test rows, "
+        f"{found['winner']} {one['winner']:.4f}"
+        for one in found.get("beside", ())
+        if one["winner"] is not None
+    ]
     return lines
 
 
@@ -129,7 +163,7 @@ def show_lines(found: dict[str, Any]) -> list[str]:
     recipe = found["recipe"]
     lines = [
         f"candidate   {found['id']}" + (f" ({found['name']})" if found["name"] else ""),
-        f"state       {found['state']}, generation {found['generation']}, by {found['operator']}",
+        f"state       {_state(found)}, generation {found['generation']}, by {found['operator']}",
         f"parents     {', '.join(found['parents']) or '-'}",
         f"fitness     {_fitness(found) if found['fitness'] is not None else '-'}",
         f"scores      {_tasks(found['scores']) or '-'}",
@@ -138,16 +172,33 @@ def show_lines(found: dict[str, Any]) -> list[str]:
             for rows in ("selection", "test", "control")
             if found[rows]
         ),
+        *_curve_lines(found["curve"] or ()),
         *recipe_lines(recipe),
     ]
     for one in found["attempts"]:
         took = f"{one['seconds']:.2f} s" if one["seconds"] is not None else "-"
         cause = f": {one['cause']}" if one["cause"] else ""
         lines.append(
-            f"attempt     {one['number']} on {_rows(one)}, {one['state']}, {took}, "
+            f"attempt     {one['number']} on {_rows(one, found['counted_in'])}, "
+            f"{one['state']}, {took}, "
             f"{one['worker'] or '-'}{cause}"
         )
     return lines
+
+
+def _curve_lines(curve: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says what a machine was worth after parts of its training, a line each."""
+    return [
+        f"{'learned' if number == 0 else '':<11} {one['fitness']:.4f} after {one['share']:.0%} of "
+        "its training" + (f", {one['steps']:,} steps" if "steps" in one else "")
+        for number, one in enumerate(curve)
+    ]
+
+
+def _state(found: Mapping[str, Any]) -> str:
+    """Says how far a candidate is; what only a report asks for has never been searched with."""
+    for_report = found["state"] == "proposed" and (found["test"] or found["control"])
+    return "measured for the report" if for_report else str(found["state"])
 
 
 def recipe_lines(recipe: Mapping[str, Any]) -> list[str]:
@@ -235,18 +286,28 @@ def _spent_lines(found: Mapping[str, Any]) -> list[str]:
     lines = []
     if found["stopped"]:
         lines.append(f"stopped     {found['stopped']} of those evaluated, before all search rows")
-    spent = [
-        f"{role} " + " + ".join(f"{by_rows[kind]:,} {kind}" for kind in KINDS if by_rows.get(kind))
-        for role, by_rows in sorted(found["documents"].items(), key=lambda one: ROLES.index(one[0]))
-        if any(by_rows.values())
-    ]
-    if spent:
-        lines.append(f"documents   {'; '.join(spent)}")
+    counted_in = found.get("counted_in", DOCUMENTS)
+    if counted_in == DOCUMENTS:
+        kinds: Mapping[str, Sequence[Rows]] = {DOCUMENTS: KINDS}
+    else:
+        kinds = {counted_in: ("search",), DOCUMENTS: [one for one in KINDS if one != "search"]}
+    for label, some in kinds.items():
+        spent = [
+            f"{role} "
+            + " + ".join(f"{by_rows[kind]:,} {kind}" for kind in some if by_rows.get(kind))
+            for role, by_rows in sorted(
+                found["documents"].items(), key=lambda one: ROLES.index(one[0])
+            )
+            if any(by_rows.get(kind) for kind in some)
+        ]
+        if spent:
+            lines.append(f"{label:<11} {'; '.join(spent)}")
     return lines
 
 
-def _rows(one: Mapping[str, Any]) -> str:
+def _rows(one: Mapping[str, Any], counted_in: str) -> str:
     """Names the rows of an attempt: which block of them if they were cut, and how many."""
     text = f"{one['rows']} rows"
     text += f", block {one['block']}" if one["block"] else ""
-    return text + (f" ({one['documents']} documents)" if one["documents"] else "")
+    unit = counted_in if one["rows"] == "search" else DOCUMENTS
+    return text + (f" ({one['documents']} {unit})" if one["documents"] else "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from evaluators.base import DOCUMENTS
 from orchestrator.campaign.aggregation import AGGREGATE
+from orchestrator.campaign.counterparts import COUNTERPART
 from orchestrator.reporting.result import BEST, Line, Result
 from orchestrator.reporting.statistics import Difference
 
@@ -38,6 +40,29 @@ def verdict(result: Result) -> str:
         )
         return f"{winner.label} is the best {among}on the {rows} rows. {missing}"
     return _on_test_rows(result)
+
+
+def counterparts(result: Result) -> str:
+    """Says whether the winner is better than what was made of it to be compared with.
+
+    Empty where there is no such thing, or no test rows.
+    """
+    made = [line for line in result.lines if line.record.operator == COUNTERPART]
+    return " ".join(_beside(result, line) for line in made if result.tests)
+
+
+def _beside(result: Result, line: Line) -> str:
+    winner, found = result.winner.label, line.lead
+    if found is None:
+        return f"There is nothing to tell by whether {winner} is better than {line.label}."
+    by = f"{found.value:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}] on the test rows"
+    if found.clear > 0:
+        return f"{winner} is clearly better than its counterpart ({line.label}): {by}."
+    how = "clearly worse" if found.clear < 0 else "not clearly better"
+    return (
+        f"{winner} is {how} than its counterpart ({line.label}): {by}. What it has beyond that is "
+        "not shown to be of use."
+    )
 
 
 def constraints(result: Result) -> str:
@@ -140,6 +165,11 @@ def racing(result: Result) -> str:
     said = f"Of {num} candidates {why}. " if why else ""
     if whole == 1:
         return said.strip()  # there are no parts of which some could be saved
+    if result.counted_in != DOCUMENTS:
+        return said + (
+            f"Candidates were trained for {spent:,} {result.counted_in} where training each to its "
+            f"end takes {num * whole:,}: {1 - spent / (num * whole):.0%} were saved."
+        )
     return (
         said
         + f"Candidates were scored on {spent:,} documents of the search rows where measuring each "

@@ -48,6 +48,7 @@ def card(result: Result, record: CandidateRecord, folder: str, files: Mapping[st
         "## Beside other models",
         _whose(result, record),
         findings.verdict(result),
+        findings.counterparts(result),
         findings.picking(result),
         markdown_table(tables.header(result), tables.rows(result)),
         findings.controls(result),

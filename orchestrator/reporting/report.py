@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.reporting import archives, findings, shared_archive
+from orchestrator.reporting import archives, curves, findings, shared_archive
 from orchestrator.reporting import front as fronts
 from orchestrator.reporting import result_tables as tables
 from orchestrator.reporting.result import Result
@@ -19,12 +19,14 @@ def markdown(result: Result, picture: str) -> str:
     parts = [
         f"# Campaign {result.settings.name}",
         findings.verdict(result),
+        findings.counterparts(result),
         findings.constraints(result),
         "\n".join(f"- **Warning**: {text}" for text in result.warnings),
         markdown_table(tables.header(result), tables.rows(result)),
         findings.CLEARLY if result.tests else "",
         f"![fitness over evaluations]({picture})",
         *_front(result),
+        *_curves(result),
         *_archives(result),
         *_shared_archive(result),
         *_controls(result),
@@ -42,7 +44,8 @@ def markdown(result: Result, picture: str) -> str:
 def lines(result: Result) -> list[str]:
     """Returns what is said at the end of a run below its table: findings, then warnings."""
     winners = [one for one in result.optimism if one.label == result.lines[0].label]
-    said = [findings.verdict(result), findings.constraints(result), findings.controls(result)]
+    said = [findings.verdict(result), findings.counterparts(result), findings.constraints(result)]
+    said.append(findings.controls(result))
     said += findings.optimism(replace(result, optimism=winners))
     if result.archives is not None:
         said.append(archives.sentence(result.archives))
@@ -63,6 +66,17 @@ def _front(result: Result) -> list[str]:
         ),
         markdown_table(fronts.header(result.front), fronts.rows(result.front)),
         f"![the front]({fronts.PICTURE})",
+    ]
+
+
+def _curves(result: Result) -> list[str]:
+    if result.curves is None:
+        return []
+    return [
+        "## How they learned",
+        curves.sentence(result.curves),
+        f"![learning curves]({curves.PICTURE})",
+        markdown_table(curves.header(result.curves), tables.curve_rows(result)),
     ]
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evaluators.base import Rows, TaskScore
+from evaluators.base import DOCUMENTS, Rows, TaskScore
 from orchestrator.campaign.judging import NUM_TOPS
-from orchestrator.reporting import archives, shared_archive, statistics
+from orchestrator.reporting import archives, curves, shared_archive, statistics
 from orchestrator.reporting import front as fronts
 from orchestrator.reporting.archives import Archives
+from orchestrator.reporting.curves import Curves
 from orchestrator.reporting.front import Front
 from orchestrator.reporting.operator_stats import OperatorStats, operator_stats
 from orchestrator.reporting.shared_archive import SharedArchive
@@ -63,6 +64,10 @@ class Result:
     operators: Sequence[OperatorStats] = ()
     #: The Pareto front, where the campaign aims at one.
     front: Front | None = None
+    #: How candidates learned, where they are trained and races looked on.
+    curves: Curves | None = None
+    #: What the search rows consist of: documents, or stretches of training.
+    counted_in: str = DOCUMENTS
     #: The archives, where the algorithm keeps the best of each niche.
     archives: Archives | None = None
     #: The archive, where models share what documents are worth.
@@ -110,6 +115,8 @@ def collect(reader: Reader, settings: CampaignSettings) -> Result | None:
         ],
         finalists=[one for one in _with_references(tops, lines) if one.selection],
         front=fronts.collect(reader, settings),
+        curves=curves.collect(reader, settings, winner, references),
+        counted_in=reader.counted_in(name),
         archives=archives.collect(reader, settings),
         shared_archive=shared_archive.collect(reader, settings),
         operators=operator_stats(reader.births(name)),

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from evaluators.base import Rows, TaskScore
+from evaluators.base import DOCUMENTS, Rows, TaskScore
 from orchestrator.command_line.views import KINDS, ROLES
-from orchestrator.reporting import archives, shared_archive, statistics
+from orchestrator.reporting import archives, curves, shared_archive, statistics
 from orchestrator.reporting import front as fronts
 from orchestrator.reporting.result import Line, Result, values
 from orchestrator.reporting.statistics import Difference, Interval
@@ -69,14 +69,22 @@ def optimism_rows(result: Result) -> list[list[str]]:
 
 def ledger_header(result: Result) -> list[str]:
     """Returns the column names of the ledger."""
-    return ["documents scored", *(f"{kind} rows" for kind in _spent_kinds(result)), "in all"]
+    kinds = _spent_kinds(result)
+    if result.counted_in == DOCUMENTS:
+        return ["documents scored", *(f"{kind} rows" for kind in kinds), "in all"]
+    counted = {"search": f" ({result.counted_in})"}  # which add up with no documents
+    return ["documents scored", *(f"{kind} rows{counted.get(kind, '')}" for kind in kinds)]
 
 
 def ledger_rows(result: Result) -> list[list[str]]:
     """Returns who was scored on how many documents, role by role."""
-    kinds = _spent_kinds(result)
+    kinds, adds_up = _spent_kinds(result), result.counted_in == DOCUMENTS
     return [
-        [role, *(f"{spent.get(kind, 0):,}" for kind in kinds), f"{sum(spent.values()):,}"]
+        [
+            role,
+            *(f"{spent.get(kind, 0):,}" for kind in kinds),
+            *([f"{sum(spent.values()):,}"] if adds_up else []),
+        ]
         for role in ROLES
         if (spent := result.status["documents"].get(role))
     ]
@@ -100,6 +108,12 @@ def operator_rows(result: Result) -> list[list[str]]:
         ]
         for one in result.operators
     ]
+
+
+def curve_rows(result: Result) -> list[list[str]]:
+    """Returns how the models of the table learned, where any did."""
+    labels = {line.record.id: line.label for line in result.lines}
+    return [] if result.curves is None else curves.rows(result.curves, labels)
 
 
 def score_rows(record: CandidateRecord) -> list[list[str]]:
@@ -132,6 +146,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "finalists": [one.id for one in result.finalists],
         "table": [_line_as_json(line) for line in result.lines],
+        "curves": None if result.curves is None else curves.as_json(result.curves),
         "front": None if result.front is None else fronts.as_json(result.front),
         "archives": None if result.archives is None else archives.as_json(result.archives),
         "shared_archive": (

@@ -98,6 +98,26 @@ def as_aggregating(space: Space) -> Aggregating | None:
     return cast("Aggregating", space) if hasattr(space, "aggregate") else None
 
 
+class Contrasting(Space, Protocol):
+    """A space that can say what a model is to be compared with that is made of it.
+
+    Whoever wins a search may owe that to another thing than the one that is told of it: a machine
+    that thinks in ticks is compared with itself in one tick.
+    """
+
+    def counterparts(self, recipe: Recipe) -> Sequence[Reference]:
+        """Returns what a winner is compared with at the end of a search; deterministic.
+
+        At most five; empty for what is its own counterpart.
+        """
+        ...
+
+
+def as_contrasting(space: Space) -> Contrasting | None:
+    """Returns the space if it can say what a model is to be compared with that is made of it."""
+    return cast("Contrasting", space) if hasattr(space, "counterparts") else None
+
+
 class Descending(Space, Protocol):
     """A space whose recipes are made of the recipes of a proposal's first two parents.
 

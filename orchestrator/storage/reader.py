@@ -11,7 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
+from evaluators.base import DOCUMENTS
 from orchestrator.algorithms.base import Evaluated
+from orchestrator.campaign.counterparts import COUNTERPART
 from orchestrator.measurement.measured import Standing
 from orchestrator.storage import candidates, lease, records
 from orchestrator.storage import engine as engines
@@ -48,6 +50,15 @@ class Objectives:
     values: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """What a candidate was worth after a part of the search rows."""
+
+    #: Share of the rows; where these are stretches, of the training.
+    share: float
+    fitness: float
+
+
 class Reader:
     """A store opened for reading.
 
@@ -77,6 +88,10 @@ class Reader:
             found: Mapping[str, Any] = json.loads(self._campaign(connection, name).search_settings)
             return found
 
+    def counted_in(self, name: str) -> str:
+        """Returns what the search rows consist of: documents, or stretches of training."""
+        return counted_in(self.search_settings(name))
+
     def versions(self, name: str) -> Mapping[str, str]:
         """Returns the software versions a campaign was started with."""
         with self._engine.connect() as connection:
@@ -105,6 +120,7 @@ class Reader:
                 "cached": row.num_cached,
                 "stopped": stopped,
                 "documents": documents,
+                "counted_in": counted_in(json.loads(row.search_settings)),
                 "in_flight": connection.execute(in_flight).scalar_one() if running else 0,
                 "driver": lease.describe(row) if running else None,
                 "best": _best_of(connection, row.id, best[0]) if best else None,
@@ -150,21 +166,26 @@ class Reader:
     def references(self, name: str) -> list[CandidateRecord]:
         """Returns the models that candidates are compared with.
 
-        These are those of the start, and what the campaign's end made of its archives.
+        These are those of the start, what the campaign's end made of its archives, and the
+        counterparts of its winner.
         """
         with self._engine.connect() as connection:
             row = self._campaign(connection, name)
+            winner = candidates.winner(connection, row)
+            generations = {0, row.generation, *([] if winner is None else [winner.generation])}
             query = (
                 candidates.candidates()
                 .where(
                     candidate.c.campaign == row.id,
-                    candidate.c.generation.in_([0, row.generation]),
+                    candidate.c.generation.in_(generations),
                     candidate.c.role == "reference",
                 )
                 .order_by(candidate.c.number)
             )
-            found = connection.execute(query).all()
-            return [candidates.record(connection, row.id, one) for one in found]
+            found = [
+                candidates.record(connection, row.id, one) for one in connection.execute(query)
+            ]
+            return [one for one in found if _is_compared(one, row.generation, winner)]
 
     def candidate(self, name: str, candidate_id: str) -> CandidateRecord:
         """Returns a candidate by its id, or a reference by its name.
@@ -180,9 +201,12 @@ class Reader:
                 candidate.c.campaign == row.id, (candidate.c.id == candidate_id) | by_name
             )
             found = connection.execute(query).first()
-            if found is None:
-                raise StoreError(f"campaign {name!r} has no candidate {candidate_id!r}")
-            return candidates.record(connection, row.id, found)
+            if found is not None:
+                return candidates.record(connection, row.id, found)
+        for one in self.references(name):  # those that only an end can name are of its generations
+            if one.name == candidate_id:
+                return one
+        raise StoreError(f"campaign {name!r} has no candidate {candidate_id!r}")
 
     def attempts(self, name: str, candidate_id: str) -> list[dict[str, Any]]:
         """Returns every attempt at a candidate, in order."""
@@ -232,6 +256,12 @@ class Reader:
                 (one.role, one.id, one.fitness, bool(one.stopped or one.violation))
                 for one in connection.execute(query)
             ]
+
+    def curves(self, name: str, candidate_id: str | None = None) -> dict[str, list[CurvePoint]]:
+        """Returns candidate -> what it was worth after each block of the search rows."""
+        with self._engine.connect() as connection:
+            row = self._campaign(connection, name)
+            return curves(connection, row.id, None if candidate_id is None else [candidate_id])
 
     def objectives(self, name: str) -> list[Objectives]:
         """Returns the objectives of all that keep the constraints and that no race stopped.
@@ -298,6 +328,41 @@ class Reader:
 
     def _campaign(self, connection: Connection, name: str) -> Any:
         return find_campaign(connection, name, self._url)
+
+
+def counted_in(search_settings: Mapping[str, Any]) -> str:
+    """Returns what the search rows of a recorded campaign consist of."""
+    found: str = search_settings.get("counted_in", DOCUMENTS)
+    return found
+
+
+def curves(
+    connection: Connection, campaign_id: int, ids: Sequence[str] | None
+) -> dict[str, list[CurvePoint]]:
+    """Returns candidate -> what it was worth after each block; of all candidates if None."""
+    query = (
+        select(attempt.c.candidate, attempt.c.fidelity, attempt.c.fitness)
+        .where(
+            attempt.c.campaign == campaign_id,
+            attempt.c.rows == "search",
+            attempt.c.state == "scored",
+        )
+        .order_by(attempt.c.candidate, attempt.c.block)
+    )
+    if ids is not None:
+        query = query.where(attempt.c.candidate.in_(ids))
+    found: dict[str, list[CurvePoint]] = {}
+    for one in connection.execute(query):
+        point = CurvePoint(share=one.fidelity, fitness=one.fitness)
+        found.setdefault(one.candidate, []).append(point)
+    return found
+
+
+def _is_compared(one: CandidateRecord, generation: int, winner: Any | None) -> bool:
+    """Whether a reference belongs to a campaign that has come to this generation and winner."""
+    if one.operator == COUNTERPART:
+        return winner is not None and list(one.parents) == [winner.id]
+    return one.generation in (0, generation)
 
 
 def _spent(connection: Connection, campaign_id: int) -> tuple[dict[str, dict[str, int]], int]:

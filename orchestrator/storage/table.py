@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, case, func, select
 
+from evaluators.base import STRETCHES
 from evaluators.pooling import pool
 from orchestrator.storage.base import SEARCHED
 from orchestrator.storage.candidates import AS_PROPOSED, SAYS_WORTH
 from orchestrator.storage.gene_columns import Genes, Kind, read_genes
 from orchestrator.storage.packing import unpack_genome
-from orchestrator.storage.reader import Reader
+from orchestrator.storage.reader import Reader, counted_in, curves
 from orchestrator.storage.records import parts_of
 from orchestrator.storage.schema import GIVEN_UP, attempt, candidate, parentage, score
 
@@ -57,6 +58,8 @@ _OF_ATTEMPT = (
 )  # fmt: skip
 #: What adds up over the parts of the rows that a candidate was measured on.
 _SUMS = ("seconds", "accelerator_seconds")
+#: Of networks that were trained: what one was worth after each part of its training.
+CURVE = "curve"
 #: Fitness on rows that nothing is searched on, for the table's end.
 _REPORTED = ("selection", "test", "control")
 
@@ -86,13 +89,15 @@ def open_table(reader: Reader, name: str) -> Iterator[Table]:
         genes = _genes(connection, row)
         tasks = _tasks(connection, row.id)
         scores = [column for task in tasks for column in (task, f"{task}/stderr")]
+        learns = counted_in(json.loads(row.search_settings)) == STRETCHES
         columns: dict[str, Kind] = {
             **_COLUMNS,
+            **({CURVE: "text"} if learns else {}),
             **genes.columns,
             **dict.fromkeys(scores, "real"),
             **{f"{rows}_fitness": "real" for rows in _REPORTED},
         }
-        with closing(_batches(connection, row.id, genes)) as batches:
+        with closing(_batches(connection, row.id, genes, learns=learns)) as batches:
             yield Table(
                 campaign=row.name, columns=columns, genes=genes, tasks=tasks, batches=batches
             )
@@ -134,7 +139,7 @@ def _kind(rows: str) -> str:
 
 
 def _batches(
-    connection: Connection, campaign: int, genes: Genes
+    connection: Connection, campaign: int, genes: Genes, *, learns: bool
 ) -> Generator[list[dict[str, Any]], None, None]:
     """Reads candidates in the order of proposals; what is beside them, a batch at a time."""
     taken = [attempt.c[name] for name in (*_OF_ATTEMPT, "cached", "stopped")]
@@ -153,6 +158,8 @@ def _batches(
     with connection.execute(query, execution_options={"yield_per": _BATCH}) as result:
         for rows in result.partitions():
             beside = _beside(connection, campaign, rows)
+            if learns:
+                _add_curves(connection, campaign, beside)
             yield [_row(row, genes) | beside[row.id] for row in rows]
 
 
@@ -231,6 +238,12 @@ def _add_attempts(
         for name, seconds in zip(_SUMS, took, strict=True):
             if seconds is not None:
                 one[name] = one.get(name, 0.0) + seconds
+
+
+def _add_curves(connection: Connection, campaign: int, found: dict[str, dict[str, Any]]) -> None:
+    """Adds what each was worth as it learned, as share:fitness after share:fitness."""
+    for id_, points in curves(connection, campaign, list(found)).items():
+        found[id_][CURVE] = " ".join(f"{one.share:.6g}:{one.fitness!r}" for one in points)
 
 
 def _moment(seconds: float) -> datetime:

@@ -150,6 +150,43 @@ def test_an_unknown_key_of_a_task_is_answered_with_the_nearest(write):
     assert "'metric'" in message
 
 
+DATASET = """
+name: d
+seed: 1
+space:
+  kind: ctm
+  task:
+    kind: dataset
+    train: sets.py:train
+    test: sets.py:test
+    classes: 2
+    inputs: {kind: tokens, vocabularies: [3], length: 4}
+search: {kind: genetic, population_size: 4}
+evaluate: {kind: ctm}
+budget: {generations: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "changed", "said"),
+    [
+        ("kind: tokens", "kind: tokenz", "space.task.inputs.kind: unknown kind of input 'tokenz'"),
+        ("{kind: tokens, ", "{", "space.task.inputs: needs a kind"),
+        ("length: 4", "lenght: 4", "space.task.inputs.lenght: unknown key"),
+        ("length: 4", "length: 0", "space.task.inputs"),
+    ],
+)
+def test_a_mistake_in_what_a_sample_is_is_refused_where_it_stands(write, given, changed, said):
+    assert said in refused(write(DATASET.replace(given, changed)))
+
+
+def test_what_a_sample_is_comes_back_from_plain_data(write):
+    settings = config.read(write(DATASET))
+    data = json.loads(json.dumps(config.as_dict(settings)))
+    assert data["space"]["task"]["inputs"]["kind"] == "tokens"
+    assert config.from_dict(data) == settings
+
+
 @pytest.mark.parametrize("key", ["seed", "space", "search", "evaluate", "budget", "name"])
 def test_what_decides_a_result_has_no_default(write, key):
     text = re.sub(rf"^{key}:.*\n(  .*\n)*", "", CAMPAIGN, flags=re.MULTILINE)

@@ -17,9 +17,10 @@ SCORED = Scored(
 )  # fmt: skip
 
 
-def shown(state: State, outcome=SCORED, *, final=True) -> str:
+def shown(state: State, outcome=SCORED, *, final=True, **more) -> str:
     file = io.StringIO()
-    view = ProgressView("demo", 100, Console(file=file, width=200, highlight=False))
+    console = Console(file=file, width=200, highlight=False)
+    view = ProgressView("demo", 100, console, **more)
     view.on_outcome(state, outcome, final=final)
     view.close()
     return file.getvalue()
@@ -28,6 +29,7 @@ def shown(state: State, outcome=SCORED, *, final=True) -> str:
 def test_what_a_race_stopped_and_what_was_spent_is_shown():
     racing = State(num_scored=60, num_stopped=37, documents_spent=410, documents_full=1000)
     assert "60/100 measured, 37 stopped early, 41% of documents spent" in shown(racing)
+    assert "41% of stretches spent" in shown(racing, counted_in="stretches")
 
 
 def test_nothing_is_said_of_documents_where_all_are_spent():

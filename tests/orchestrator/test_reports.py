@@ -101,6 +101,32 @@ def test_an_interval_alone_on_a_handful_of_documents_is_not_called_clear():
     assert "above 1 of 1 models it is compared with, 0 clearly" in findings.verdict(found)
 
 
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        (20, "s17 is clearly better than its counterpart (without): +0.500 [+"),
+        (48, "s17 is not clearly better than its counterpart (without): +0.033 ["),
+        (59, "s17 is clearly worse than its counterpart (without): -0.150 [-"),
+    ],
+)
+def test_whether_the_winner_beats_what_was_made_of_it_is_said(right, said):
+    winner = record("s17", test={"skill_a_test": answers(50, 60)})
+    without = record(
+        "r1000000170", "reference", "without", operator="counterpart", fitness=None, scores={},
+        state="proposed", test={"skill_a_test": answers(right, 60)},
+    )  # fmt: skip
+    found = result(winner, *PARENTS, without)
+    text = findings.counterparts(found)
+    assert said in text
+    assert ("not shown to be of use" in text) == (right > 20)
+    assert text in report.markdown(found, "x.png")
+    assert text in report.lines(found)
+    assert tables.rows(found)[-1][:2] == ["without", "-"]
+    untested = replace(without, test={})
+    assert "nothing to tell" in findings.counterparts(result(winner, untested))
+    assert findings.counterparts(result(winner, *PARENTS)) == ""
+
+
 def test_the_verdict_says_when_a_reference_wins_and_on_which_rows():
     best = record("r2", "reference", "models/a", right=9)
     assert findings.verdict(result(best, PARENTS[0])) == (

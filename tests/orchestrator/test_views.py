@@ -87,6 +87,13 @@ def test_a_candidate_that_was_never_measured_is_shown_without_a_fitness():
     assert "interval" in views.candidate(failed)
 
 
+def test_what_was_measured_for_the_report_alone_is_told_from_what_waits():
+    waiting = replace(STOPPED, state="proposed", fitness=None, stderr=None, scores={})
+    assert "state       proposed, generation 2" in show(waiting)
+    beside = replace(waiting, test=WHOLE.test, operator="counterpart")
+    assert "state       measured for the report, generation 2, by counterpart" in show(beside)
+
+
 def test_the_status_says_what_was_spent_and_stopped():
     spent = {"reference": {"search": 40}, "search": {"search": 1200, "selection": 90, "test": 0}}
     text = "\n".join(views.status_lines({**STATUS, "stopped": 31, "documents": spent}))
@@ -95,6 +102,18 @@ def test_the_status_says_what_was_spent_and_stopped():
     plain = "\n".join(views.status_lines(STATUS))
     assert "stopped" not in plain
     assert "documents" not in plain
+
+
+def test_the_status_has_the_winner_beside_its_counterpart():
+    other = replace(
+        WHOLE, id="r1000000070", role="reference", name="without", operator="counterpart",
+        test_fitness=0.25,
+    )  # fmt: skip
+    found = views.beside(WHOLE, [other, replace(other, operator="reference", name="base")])
+    lines = views.status_lines({**STATUS, "winner": "s7", "beside": found})
+    assert lines[-1] == "beside      without: 0.2500 on test rows, s7 0.7500"
+    assert views.beside(WHOLE, [replace(other, test_fitness=None)]) == []
+    assert views.beside(None, [other]) == []
 
 
 def test_the_status_names_a_winner_that_is_not_the_best_on_search_rows():

@@ -20,6 +20,7 @@ from orchestrator.algorithms.nsga2 import Nsga2
 from orchestrator.algorithms.nsga3 import Nsga3
 from orchestrator.campaign import fold as campaigns
 from orchestrator.campaign import snapshot
+from orchestrator.campaign.counterparts import COUNTERPART
 from orchestrator.campaign.fold import abandon, handle, start
 from orchestrator.campaign.state import (
     Again,
@@ -36,7 +37,7 @@ from orchestrator.campaign.state import (
 from orchestrator.campaign.stopping import Stagnation
 from orchestrator.measurement.measured import Standing
 from orchestrator.objectives import Objectives
-from tests.conftest import FAKE_TASKS, REGIMES, FakeSpace, fake_regime
+from tests.conftest import FAKE_TASKS, REGIMES, ContrastingSpace, FakeSpace, fake_regime
 from workers.job import Failed, Job, Outcome, Scored
 
 Answer = Callable[[Job], Outcome]
@@ -1251,3 +1252,24 @@ def test_a_fork_that_waits_for_nobody_begins_with_its_ancestors_whole_population
     )
     found = replay(fork, entries)
     assert {one.candidate for one in found.state.memory.members} == {f"s{n}" for n in range(1, 7)}
+
+
+@FEW
+@given(plan=plans(), luck=LUCK, one=ORDERS, other=ORDERS, share=st.floats(0, 1))
+def test_what_is_made_of_the_winner_is_measured_for_the_report_and_changes_nothing_else(
+    fake_space, answers, plan, luck, one, other, share
+):
+    alone = Campaign(space=fake_space(), **plan)
+    beside = Campaign(space=ContrastingSpace(), **plan)
+    plain = go_on(alone, begun(alone), answers(luck), one)
+    record = go_on(beside, begun(beside), answers(luck), other)
+    made = {one.id for one in record.candidates if one.operator == COUNTERPART}
+    assert {id_: one for id_, one in record.known.items() if id_ not in made} == plain.known
+    assert {key for key in record.state.tested if key[0] not in made} == plain.state.tested
+    assert (record.state.winner, record.state.tops) == (plain.state.winner, plain.state.tops)
+    reports = bool({"test", "control"} & beside.kinds) and record.state.winner is not None
+    assert len(made) == (reports and record.state.stop != "failures")
+    cut = replay(beside, record.entries[: int(share * len(record.entries))])
+    again = go_on(beside, cut, answers(luck), one)
+    assert again.known == record.known
+    assert again.state.tested == record.state.tested

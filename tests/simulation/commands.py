@@ -236,7 +236,7 @@ class Commands:
     def _open_executor(self, process: Process) -> DispatchingExecutor:
         """Starts the evaluators of a process."""
         late: list[Job] = []
-        num_candidates = len(plans.without_faults(process.plan).candidates)
+        num_candidates = len(laws.searched(plans.without_faults(process.plan).candidates))
 
         def watch(job: Job) -> None:
             if process.zombie:

@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from math import fsum
 
 from evaluators.base import Score
 from evaluators.pooling import pool
 from orchestrator.campaign import fold as campaigns
+from orchestrator.campaign.counterparts import COUNTERPART
 from orchestrator.campaign.state import Best, Candidate, Recorded, State
 from orchestrator.storage import upkeep
 from tests.conftest import scored
@@ -149,6 +150,7 @@ def at_the_end(
     violations = is_the_fold(monitor, name, plan, candidates, state)
     if not timed:  # who had to stop and fails later stays what it was in the store alone
         violations_are_noted(monitor, name, violations, state)
+    the_winner_is_compared(monitor, name, plan, candidates, state)
     alone = without_faults(plan)
     if same and not plan.ordered:
         same_search(monitor, name, candidates, alone, state, hurried=hurried)
@@ -242,7 +244,8 @@ def is_the_fold(
         if isinstance(entry, Recorded) and step.measured is not None and step.final:
             violations[entry.outcome.candidate] = step.measured.violation
         violations |= step.judged
-    if (given := {one.id: one for one in born}) != candidates:
+    given = {one.id: one for one in born}
+    if searched(given) != searched(candidates) or not given.items() <= candidates.items():
         what = next(_differences(given, candidates))
         raise Broken("the state is the fold of the record", f"candidates differ: {what}")
     if step.state != state:
@@ -259,9 +262,32 @@ def violations_are_noted(
     for id_, _ in state.ahead:  # measured in full at an earlier end: the store keeps what was found
         noted.pop(id_)
         violations.pop(id_, None)
+    # What was measured ahead, and is of use at this end, was no news when it came.
+    violations |= {id_: one.violation for id_, one in state.completed.items()}
     if noted != violations:
         what = next(_differences(violations, noted))
         raise Broken("the state is the fold of the record", f"violations differ: {what}")
+
+
+def searched(candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """Returns all but what a winner is compared with: every end has its own, and earlier ones."""
+    return {id_: one for id_, one in candidates.items() if one.operator != COUNTERPART}
+
+
+def the_winner_is_compared(
+    monitor: Monitor, name: str, plan: Plan, candidates: dict[str, Candidate], state: State
+) -> None:
+    """What is made of the winner was measured for the report, and for nothing else."""
+    made = {id_: one for id_, one in candidates.items() if one.operator == COUNTERPART}
+    rows = {place_of(row)[:2] for row in monitor.accepted(name) if row["candidate"] in made}
+    if not {kind for _, kind in rows} <= plan.reported - {"selection"}:
+        raise Broken("the winner is compared", f"a counterpart took part in the search: {rows}")
+    if not plan.contrasting or state.winner is None or state.stop == "failures":
+        return
+    winner = state.winner.candidate
+    ours = [one for one in made.values() if one.parents == (winner.id,)]
+    if len(ours) != 1 or (ours[0].id, "test") not in rows:
+        raise Broken("the winner is compared", f"{winner.id} has {len(ours)}, measured {rows}")
 
 
 def same_search(
@@ -290,8 +316,9 @@ def same_search(
 
 def same_candidates(candidates: dict[str, Candidate], alone: Search) -> None:
     """The candidates are bit for bit those of the search without faults."""
-    if candidates != alone.candidates:
-        what = next(_differences(alone.candidates, candidates))
+    ours, theirs = searched(candidates), searched(alone.candidates)
+    if ours != theirs:
+        what = next(_differences(theirs, ours))
         raise Broken("it is the same search", f"candidates differ: {what}")
 
 
@@ -299,9 +326,10 @@ def budget_is_met(
     monitor: Monitor, name: str, plan: Plan, candidates: dict[str, Candidate], *, same: bool
 ) -> None:
     """As many candidates are measured as were asked for, no more and no fewer."""
+    candidates = searched(candidates)
     born, expected = (
         Counter((one.role, one.generation) for one in found.values())
-        for found in (candidates, without_faults(plan).candidates)
+        for found in (candidates, searched(without_faults(plan).candidates))
     )
     if plan.generations is not None and not same:
         # A generation is larger where all before it failed, which a retry may have mended.

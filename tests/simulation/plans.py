@@ -20,7 +20,7 @@ from orchestrator.campaign.state import Branch, Campaign, Candidate, Limits, Rul
 from orchestrator.measurement.regime import Regime
 from orchestrator.objectives import Judge, Objectives
 from orchestrator.spaces.genes import Genome
-from tests.conftest import FAKE_TASKS, FakeSpace, fake_regime, recipe_of, scored
+from tests.conftest import FAKE_TASKS, ContrastingSpace, FakeSpace, fake_regime, recipe_of, scored
 from tests.simulation.fleet import MAX_ATTEMPTS, Fates, failure
 from workers.job import Job, Outcome, Scored
 from workers.recipe import MergeRecipe
@@ -54,6 +54,8 @@ class Plan:
     objectives: Objectives | None = None
     finalists: int = 2
     coarse: bool = False
+    #: Whether the winner is compared with what is made of it.
+    contrasting: bool = False
     #: Whether equal evaluations are copied.
     reuse: bool = False
     fates: Fates = field(default_factory=Fates)
@@ -71,6 +73,13 @@ class Plan:
         return self.asynchronous or self.max_failure_fraction < 1.0
 
     @property
+    def space(self) -> FakeSpace:
+        """Returns the space that is searched."""
+        if self.coarse:
+            return CoarseSpace()
+        return ContrastingSpace() if self.contrasting else FakeSpace()
+
+    @property
     def judge(self) -> Judge | None:
         """Returns how objectives and constraints say what a candidate is worth."""
         if self.objectives is None:
@@ -80,7 +89,7 @@ class Plan:
 
     def campaign(self) -> Campaign:
         return Campaign(
-            space=CoarseSpace() if self.coarse else FakeSpace(),
+            space=self.space,
             algorithm=self.algorithm,
             seed=self.seed,
             limits=Limits(
@@ -160,13 +169,19 @@ SHAPES: Mapping[str, Plan] = {
         control=True,
         reported=_TEST,
     ),
-    "budget": Plan(algorithm=Genetic(population_size=4, elites=2), evaluations=11, reported=_TEST),
+    "budget": Plan(
+        algorithm=Genetic(population_size=4, elites=2),
+        evaluations=11,
+        reported=_TEST,
+        contrasting=True,
+    ),
     "random": Plan(algorithm=RandomSearch(population_size=5), generations=2, reported=_TEST),
     "async": Plan(
         algorithm=Genetic(population_size=4, mode="async"),
         evaluations=10,
         control=True,
         reported=_TEST,
+        contrasting=True,
     ),
     "async generations": Plan(
         algorithm=Genetic(population_size=4, mode="async"), generations=3, reuse=True
@@ -189,6 +204,7 @@ SHAPES: Mapping[str, Plan] = {
         generations=2,
         control=True,
         reported=_SELECTION | {"control"},
+        contrasting=True,
     ),
     "race": Plan(
         algorithm=RandomSearch(population_size=3),
@@ -204,6 +220,7 @@ SHAPES: Mapping[str, Plan] = {
         generations=2,
         control=True,
         reported=_SELECTION,
+        contrasting=True,
         regime="race, fresh",
     ),
     "async race": Plan(
@@ -234,6 +251,7 @@ AIMING: Mapping[str, Plan] = {
         generations=3,
         control=True,
         reported=_SELECTION,
+        contrasting=True,
         objectives=Objectives(kind="pareto", of=_FRONT, constraints=("size <= 3",)),
     ),
     "front, parents": Plan(

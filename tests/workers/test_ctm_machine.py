@@ -206,6 +206,15 @@ def test_flops_are_those_that_torch_counts(kind: str) -> None:
     assert flops_per_sample(made.settings) == counted.get_total_flops()
 
 
+def test_flops_are_of_all_ticks_of_all_phases() -> None:
+    def of_a_tick(phases: int) -> int:
+        given = Phases(parts={"asked": TOKENS}, order=("asked",) * phases)
+        one, two = (flops_per_sample(settings(ticks=ticks, inputs=given)) for ticks in (1, 2))
+        return two - one
+
+    assert of_a_tick(3) == 3 * of_a_tick(1)
+
+
 def test_what_is_watched_is_there_for_every_tick() -> None:
     made = machine(heads=2, inputs=PHASES)
     thoughts = made(samples(PHASES), watch=True)
@@ -236,6 +245,30 @@ def test_thinking_stops_at_the_first_tick_that_is_certain_enough() -> None:
     expected = thoughts.logits.argmax(dim=2).gather(2, used[:, None, None].expand(-1, 2, 1))
     assert torch.equal(ticks, torch.where(first >= 0, first + 1, 4))
     assert torch.equal(answers, expected[:, :, 0])
+
+
+@pytest.mark.parametrize(("asked", "first"), [(1, 8), (2, 4), (3, 0), (None, 0)])
+def test_thinking_does_not_stop_in_a_phase_that_asks_nothing(asked: int, first: int) -> None:
+    made = machine(inputs=PHASES)
+    given = samples(PHASES, batch=64)
+    thoughts = made(given)
+    at_once, ticks = made.until(given, 0.0, asked)
+    assert set(ticks.tolist()) == {first + 1}
+    assert torch.equal(at_once, thoughts.logits[:, :, :, first].argmax(dim=2))
+    certainty = thoughts.certainty[:, first:].detach()
+    threshold = certainty.max(dim=1).values.median().item()
+    answers, ticks = made.until(given, threshold, asked)
+    enough = certainty >= threshold
+    used = torch.where(enough.any(dim=1), enough.long().argmax(dim=1), certainty.argmax(dim=1))
+    assert torch.equal(ticks, torch.where(enough.any(dim=1), first + used + 1, 12))
+    expected = thoughts.logits.argmax(dim=2).gather(2, first + used[:, None, None].expand(-1, 2, 1))
+    assert torch.equal(answers, expected[:, :, 0])
+
+
+@pytest.mark.parametrize("asked", [4, 0])
+def test_answers_cannot_be_asked_for_in_more_phases_than_there_are(asked: int) -> None:
+    with pytest.raises(ValueError, match="answer_phases: expected 1 to 3, got"):
+        machine(inputs=PHASES).until(samples(PHASES), 0.5, asked)
 
 
 def test_a_machine_comes_back_from_its_folder(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ from workers.ctm.settings import CtmSettings
 
 
 def flops_per_sample(settings: CtmSettings) -> int:
-    """Returns multiplications and additions in the matrix products of one sample's forward pass."""
+    """Returns multiplications and additions in the matrix products of one sample's forward pass.
+
+    Of all ticks of all phases, whether an answer is asked for in them or not: it is read at each.
+    """
     inputs = settings.inputs
     if isinstance(inputs, Numbers):
         return 2 * settings.ticks * _per_tick(settings, 0)

@@ -60,24 +60,41 @@ class Machine(nn.Module):
         return Thoughts(logits, certainty_of(logits), trace)
 
     @torch.no_grad()
-    def until(self, inputs: Tensor | Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
+    def until(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        threshold: float,
+        answer_phases: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Thinks about each sample until it is certain enough, and stops when all are.
 
         Args:
             inputs: As for a pass.
             threshold: Certainty in [0, 1] at which a sample is done.
+            answer_phases: In how many of the last phases an answer is asked for: it stops in none
+                before these. In all if None.
 
         Returns:
-            Answers (batch, positions) and ticks used (batch): those of the first tick whose
-            certainty reaches the threshold; where none does, the answer of the most certain tick,
-            and all ticks.
+            Answers (batch, positions) and ticks used (batch), those of phases that ask nothing
+            counted: of the first tick that is asked and whose certainty reaches the threshold;
+            where none does, the answer of the most certain one of these ticks, and all ticks.
+
+        Raises:
+            ValueError: if there are not so many phases.
         """
-        last = self.settings.ticks * self.settings.phases
+        ticks_each, phases = self.settings.ticks, self.settings.phases
+        last = ticks_each * phases
+        asked = phases if answer_phases is None else answer_phases
+        if not 1 <= asked <= phases:
+            raise ValueError(f"answer_phases: expected 1 to {phases}, got {answer_phases}")
+        first = last - ticks_each * asked + 1
         answers = ticks = best = torch.empty(0)
         for number, read in enumerate(self._ticks(inputs, None), start=1):
+            if number < first:
+                continue
             logits = by_tick(self.head(read)[:, None], self.settings.outputs)
             certainty, now = certainty_of(logits)[:, 0], logits.argmax(dim=2)[:, :, 0]
-            if number == 1:
+            if number == first:
                 answers, best = now.clone(), torch.full_like(certainty, -1.0)
                 ticks = torch.full(certainty.shape, last, device=certainty.device)
                 thinking = torch.ones_like(certainty, dtype=torch.bool)
