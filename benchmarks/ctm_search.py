@@ -73,11 +73,11 @@ _HALVING = {"kind": "halving", "first_block": 3, "growth": 2, "eta": 3, "least":
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "random": {"search": {"kind": "random"}},
     "search": {
-        "search": {"kind": "genetic", "population_size": 12, "mode": "async"},
+        "search": {"kind": "genetic", "population_size": 5, "mode": "async"},
         "racing": _HALVING,
     },
     "generations": {
-        "search": {"kind": "genetic", "population_size": 12},
+        "search": {"kind": "genetic", "population_size": 5},
         "racing": _HALVING,
     },
 }
