@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 #: So that campaigns find the evaluator that they name by its address.
 sys.path.append(str(Path(__file__).parent))
@@ -41,3 +42,19 @@ def finished(shoal, tmp_path_factory) -> Finished:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shoal.ROOT)
         return Finished(folder, shoal.call("run", *shoal.settings(folder), "--json"))
+
+
+@pytest.fixture
+def runner(shoal, tmp_path):
+    """Makes a function that runs a campaign of some settings, changed as it says."""
+
+    def of(settings):
+        def run(name, **changes):
+            place = {"name": name, "store": f"{tmp_path}/shoal.db", "output": f"{tmp_path}/{name}"}
+            file = tmp_path / f"{name}.yaml"
+            file.write_text(yaml.safe_dump({**settings, **place, **changes}))
+            return shoal.call("run", file, "--json")
+
+        return run
+
+    return of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
 
 from workers.ctm.machine import Machine
 
@@ -28,16 +27,9 @@ SETTINGS = {
 
 
 @pytest.fixture
-def run(shoal, tmp_path):
+def run(runner):
     """Runs a campaign, changed as it says."""
-
-    def of(name, **changes):
-        place = {"name": name, "store": f"{tmp_path}/shoal.db", "output": f"{tmp_path}/{name}"}
-        file = tmp_path / f"{name}.yaml"
-        file.write_text(yaml.safe_dump({**SETTINGS, **place, **changes}))
-        return shoal.call("run", file, "--json")
-
-    return of
+    return runner(SETTINGS)
 
 
 def test_a_search_that_was_broken_off_is_the_same_search(run, shoal, tmp_path):
