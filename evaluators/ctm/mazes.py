@@ -54,8 +54,8 @@ class Mazes(Drawn):
     #: Channels after each convolution, and which are followed by pooling.
     widths: tuple[int, ...] = (16, 32)
     pools: tuple[int, ...] = ()
-    #: Whether a code of its place, which is learned, is added to what is seen at each. Machines
-    #: without it find their way through larger mazes than they were trained on more often.
+    #: Whether a code of its place, which is learned, is added to what is seen at each. It is
+    #: stretched over larger pictures; the paper's machines have none.
     place_code: bool = True
 
     def __post_init__(self) -> None:
