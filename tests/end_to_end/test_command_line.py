@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("in_root")
 STATUS = {
     "campaign", "state", "generation", "evaluated", "failed", "in_flight", "best", "winner",
     "started_at", "elapsed_s", "evaluations_per_hour", "cached", "reason", "driver", "documents",
-    "stopped", "archive",
+    "stopped", "archive", "counted_in", "beside",
 }  # fmt: skip
 CANDIDATE = {
     "id", "generation", "fitness", "scores", "stderr", "test", "parents", "recipe", "fidelity",
@@ -31,7 +31,7 @@ def test_a_campaign_runs_to_its_end_and_prints_one_json_object(finished):
     assert finished.ended.code == 0, finished.ended.stderr
     assert finished.ended.stdout.count("\n") == 1
     found = finished.ended.data
-    assert set(found) >= (STATUS - {"archive"}) | {"output", "table", "archives"}
+    assert set(found) >= (STATUS - {"archive", "beside"}) | {"output", "table", "archives"}
     assert (found["state"], found["generation"], found["failed"]) == ("finished", 2, 0)
     assert found["evaluated"] == 4 + (4 + 2) * 2
     labels = [line["model"] for line in found["table"]]
