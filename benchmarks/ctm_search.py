@@ -1,7 +1,7 @@
 """Search for machines beside random search, at equal steps of training.
 
-    python benchmarks/ctm_search.py [--tasks pointers parity maze] [--seeds 1 2 3] [--trials 24]
-        [--folder runs/ctm_search] [--arms search generations]
+    python benchmarks/ctm_search.py [--tasks automaton pointers parity maze] [--seeds 1 2 3]
+        [--trials 24] [--folder runs/ctm_search] [--arms search generations]
 
 Random search trains each of its machines to the end. The searches are genetic and race: successive
 halving, asked after a third of the training and at its end. `search` breeds after each outcome,
@@ -51,18 +51,32 @@ _RANGES: Mapping[str, Any] = {
     "memory": [1, 6],
     "hidden": [2, 16],
     "synapse_depth": 1,
-    "attention_width": [16, 32, 64],
     "paired": [8, 24],
     "pairs": [16, 256],
 }
+_ATTENDING: Mapping[str, Any] = {**_RANGES, "attention_width": [16, 32, 64]}
 #: Spaces by name.
 TASKS: Mapping[str, Mapping[str, Any]] = {
-    "pointers": {"task": {"kind": "pointers", "size": 6, **_ROWS}, "steps": 540},
-    "parity": {"task": {"kind": "parity", "length": 8, **_ROWS}, "steps": 720},
+    "automaton": {
+        "task": {"kind": "automaton", **_ROWS},
+        "steps": 900,
+        "ranges": _RANGES,
+    },
+    "pointers": {
+        "task": {"kind": "pointers", "size": 6, **_ROWS},
+        "steps": 540,
+        "ranges": _ATTENDING,
+    },
+    "parity": {
+        "task": {"kind": "parity", "length": 8, **_ROWS},
+        "steps": 720,
+        "ranges": _ATTENDING,
+    },
     "maze": {
         "task": {"kind": "maze", "edge": 7, "moves": 10, "train_rows": 4000, **_ROWS},
         "steps": 540,
         "lookahead": 3,
+        "ranges": _ATTENDING,
     },
 }
 #: Whole answers, and how likely the right ones are: that tells machines apart early, when none
@@ -215,7 +229,7 @@ def run(folder: Path, task: str, arm: str, seed: int, budget: int) -> None:
         settings = {
             "name": name,
             "seed": seed,
-            "space": {"kind": "ctm", "ranges": dict(_RANGES), **TASKS[task]},
+            "space": {"kind": "ctm", **TASKS[task]},
             "evaluate": {"kind": "ctm", "stretches": _STRETCHES, "metrics": _METRICS},
             **ARMS[arm],
             "budget": {"evaluations": evaluations},
