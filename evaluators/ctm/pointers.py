@@ -1,9 +1,9 @@
 """Pointer chasing: each token points to another; where do so many steps from the start lead?
 
 A task of our own. One look with a fixed query can follow one pointer, and the next look has to know
-where the first one led. Yet machines that were trained on six tokens do not follow: at each tick
-their heads look at fixed tokens, and the table is worked out from what they read. One tick reads as
-much with one wide look, and comes to solve it, too.
+where the first one led. Yet machines that were trained on six tokens hardly follow: most attention
+rests elsewhere, and the table is worked out from all that was read. One tick reads as much with one
+wide look, and comes to solve it, too (docs/decisions/0023).
 """
 
 from __future__ import annotations
