@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.algorithms.archive import Grid
+from orchestrator.drawing import drawn
 from orchestrator.reporting.archives import Archives, Named
 
 if TYPE_CHECKING:
@@ -32,30 +33,23 @@ def draw(found: Archives, path: Path) -> None:
         found: What to draw.
         path: The file; its folder is made if there is none.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     num = len(found.archives)
     columns = min(num, _COLUMNS)
-    size = {"figsize": (5.2 * columns, 4.2 * -(-num // columns)), "layout": "constrained"}
-    figure, panels = plt.subplots(-(-num // columns), columns, squeeze=False, **size)
-    for panel in panels.flat[num:]:
-        panel.set_axis_off()
-    for panel, named, one in zip(panels.flat, found.archives, found.sums, strict=False):
-        panel.set_title(f"{one.cells} of {named.niches.num_cells:,} cells", fontsize="medium")
-        panel.set_xlabel(named.axes[0] if named.axes else "one cell")
-        if len(named.axes) > 1:
-            panel.set_ylabel(named.axes[1])
-            shown = _draw_plane(panel, named)
-            figure.colorbar(shown, ax=panel, label=f"best {named.quality}")
-        else:
-            panel.set_ylabel(f"best {named.quality}")
-            _draw_line(panel, named)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    rows = -(-num // columns)
+    size = (5.2 * columns, 4.2 * rows)
+    with drawn(path, rows, columns, squeeze=False, figsize=size) as (figure, panels):
+        for panel in panels.flat[num:]:
+            panel.set_axis_off()
+        for panel, named, one in zip(panels.flat, found.archives, found.sums, strict=False):
+            panel.set_title(f"{one.cells} of {named.niches.num_cells:,} cells", fontsize="medium")
+            panel.set_xlabel(named.axes[0] if named.axes else "one cell")
+            if len(named.axes) > 1:
+                panel.set_ylabel(named.axes[1])
+                shown = _draw_plane(panel, named)
+                figure.colorbar(shown, ax=panel, label=f"best {named.quality}")
+            else:
+                panel.set_ylabel(f"best {named.quality}")
+                _draw_line(panel, named)
 
 
 def heat_map(named: Named) -> Map:

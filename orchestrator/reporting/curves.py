@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evaluators.base import STRETCHES
+from orchestrator.drawing import drawn
 from orchestrator.storage.candidates import CandidateRecord
 from orchestrator.storage.reader import CurvePoint, Reader
 
@@ -140,24 +141,16 @@ def draw(found: Curves, path: Path) -> None:
         found: What to draw.
         path: The file; its folder is made if there is none.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    looks = _looks(found)
-    for one in sorted(found.curves, key=lambda one: looks[one.id]["zorder"]):
-        _draw_curve(axes, one, found.steps, looks[one.id])
-    axes.set_xlabel("share of the training" if found.steps is None else "steps of training")
-    axes.set_ylabel("fitness on the search rows")
-    axes.set_xlim(left=0)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), fontsize="small", loc="outside right upper")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with drawn(path, figsize=(9, 4.5)) as (figure, axes):
+        looks = _looks(found)
+        for one in sorted(found.curves, key=lambda one: looks[one.id]["zorder"]):
+            _draw_curve(axes, one, found.steps, looks[one.id])
+        axes.set_xlabel("share of the training" if found.steps is None else "steps of training")
+        axes.set_ylabel("fitness on the search rows")
+        axes.set_xlim(left=0)
+        handles, labels = axes.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), fontsize="small", loc="outside right upper")
 
 
 def _draw_curve(axes: Axes, one: Curve, steps: int | None, look: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from orchestrator.drawing import drawn
 from orchestrator.operators.pareto import non_dominated
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
@@ -150,24 +151,16 @@ def draw(front: Front, path: Path) -> None:
         front: What to draw.
         path: The file; its folder is made if there is none.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    looks = (("control", "0.6", "random search"), ("search", "C0", "search"),
-             ("reference", "C1", "models as they were"))  # fmt: skip
-    for role, colour, label in looks:
-        if found := front.points.get(role):
-            first, second, *_ = zip(*found, strict=True)
-            axes.plot(first, second, "o", ms=4, alpha=0.5, color=colour, label=label)
-    _draw_front(axes, front)
-    axes.set(xlabel=header(front)[1], ylabel=header(front)[2])
-    figure.legend(fontsize="small", loc="outside right upper")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with drawn(path, figsize=(7, 5)) as (figure, axes):
+        looks = (("control", "0.6", "random search"), ("search", "C0", "search"),
+                 ("reference", "C1", "models as they were"))  # fmt: skip
+        for role, colour, label in looks:
+            if found := front.points.get(role):
+                first, second, *_ = zip(*found, strict=True)
+                axes.plot(first, second, "o", ms=4, alpha=0.5, color=colour, label=label)
+        _draw_front(axes, front)
+        axes.set(xlabel=header(front)[1], ylabel=header(front)[2])
+        figure.legend(fontsize="small", loc="outside right upper")
 
 
 def _draw_front(axes: Axes, front: Front) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from orchestrator.drawing import drawn
 from orchestrator.storage.candidates import CandidateRecord
 
 if TYPE_CHECKING:
@@ -32,23 +33,18 @@ def draw(
         path: The file; its folder is made if there is none.
         measure: What the fitness is, for the axis.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    for role, colour, label in (("search", "C0", "search"), ("control", "0.55", "random search")):
-        points = [(one[2], one[3]) for one in history if one[0] == role]
-        if points:
-            _draw_role(axes, points, colour, label)
-    _draw_references(axes, references)
-    axes.set(xlabel="evaluations", ylabel=measure)
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(fontsize="small", loc="outside right upper")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with drawn(path, figsize=(9, 4.5)) as (figure, axes):
+        for role, colour, label in (
+            ("search", "C0", "search"),
+            ("control", "0.55", "random search"),
+        ):
+            points = [(one[2], one[3]) for one in history if one[0] == role]
+            if points:
+                _draw_role(axes, points, colour, label)
+        _draw_references(axes, references)
+        axes.set(xlabel="evaluations", ylabel=measure)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(fontsize="small", loc="outside right upper")
 
 
 def _draw_role(axes: Axes, points: Sequence[tuple[float, bool]], colour: str, label: str) -> None:

@@ -7,6 +7,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.drawing import drawn
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -25,26 +27,21 @@ def draw(summary: Mapping[str, Any], file: Path, *, title: str, is_order: bool =
         title: What it is about.
         is_order: Whether answers are read over the ticks, at the last of which they are judged.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     of_mazes = [one for one in ("attention", "larger") if one in summary]
-    figure, axes = plt.subplots(
-        2 if of_mazes else 1, 3, figsize=(13, 8 if of_mazes else 4.2), layout="constrained",
-        width_ratios=(1.5, 1.2, 1), squeeze=False,
-    )  # fmt: skip
-    curves, ticks, shares = axes[0]
-    rows = f"{summary['rows']} {summary['kind']} rows"
-    figure.suptitle(f"{title}: {rows}", fontsize=12, weight="bold", x=0.01, ha="left")
-    _draw_curves(curves, summary)
-    _draw_surest(ticks, summary, is_order=is_order)
-    _draw_shares(shares, summary, is_order=is_order)
-    if of_mazes:
-        _draw_mazes(axes[1].tolist(), summary)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    num, size = (2, (13, 8)) if of_mazes else (1, (13, 4.2))
+    widths = (1.5, 1.2, 1)
+    with drawn(file, num, 3, dpi=110, squeeze=False, figsize=size, width_ratios=widths) as (
+        figure,
+        axes,
+    ):
+        curves, ticks, shares = axes[0]
+        rows = f"{summary['rows']} {summary['kind']} rows"
+        figure.suptitle(f"{title}: {rows}", fontsize=12, weight="bold", x=0.01, ha="left")
+        _draw_curves(curves, summary)
+        _draw_surest(ticks, summary, is_order=is_order)
+        _draw_shares(shares, summary, is_order=is_order)
+        if of_mazes:
+            _draw_mazes(axes[1].tolist(), summary)
 
 
 def _numbers(values: Sequence[float], summary: Mapping[str, Any]) -> range:
