@@ -12,6 +12,7 @@ from evaluators.ctm.inputs import Image, Inputs, Numbers, Outputs, Phases, Token
 from evaluators.ctm.parity import Parity
 from evaluators.ctm.training import Training
 from evaluators.ctm.training_settings import TrainingSettings
+from tests.workers.ctm_samples import samples
 from workers.ctm.growth import grow
 from workers.ctm.machine import Machine
 from workers.ctm.pairs import match_pairs
@@ -52,22 +53,9 @@ def learned(of: CtmSettings) -> Machine:
     return made.eval()
 
 
-def samples(inputs: Inputs, batch: int = 5) -> torch.Tensor | list[torch.Tensor]:
-    torch.manual_seed(1)
-    if isinstance(inputs, Phases):
-        return [samples(inputs.parts[name], batch) for name in inputs.order]
-    if isinstance(inputs, Tokens):
-        ids = [torch.randint(num, (batch, inputs.length)) for num in inputs.vocabularies]
-        return torch.stack(ids, dim=2)
-    if isinstance(inputs, Numbers):
-        return torch.randn(batch, inputs.size, dtype=torch.float64)
-    shape = (batch, inputs.channels, inputs.height, inputs.width)
-    return torch.randn(shape, dtype=torch.float64)
-
-
 def farthest(parent: Machine, child: Machine) -> float:
     """The largest difference between answers at the ticks that both have."""
-    given_ = samples(parent.settings.inputs)
+    given_ = samples(parent.settings.inputs, batch=5)
     child.eval()
     with torch.no_grad():
         first, second = parent(given_).logits, child(given_).logits

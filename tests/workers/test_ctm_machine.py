@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from evaluators.ctm.inputs import Image, Inputs, Numbers, Outputs, Phases, Tokens
+from tests.workers.ctm_samples import samples
 from workers.ctm.baselines import matched, num_parameters
 from workers.ctm.compute import flops_per_sample
 from workers.ctm.machine import Machine
@@ -61,19 +62,6 @@ def machine(**changed: object) -> Machine:
     for one in made.parameters():
         one.data += 0.3 * torch.randn_like(one)
     return made
-
-
-def samples(inputs: Inputs, batch: int = 3) -> Tensor | list[Tensor]:
-    torch.manual_seed(1)
-    if isinstance(inputs, Phases):
-        return [samples(inputs.parts[name], batch) for name in inputs.order]
-    if isinstance(inputs, Tokens):
-        ids = [torch.randint(num, (batch, inputs.length)) for num in inputs.vocabularies]
-        return torch.stack(ids, dim=2)
-    if isinstance(inputs, Numbers):
-        return torch.randn(batch, inputs.size, dtype=torch.float64)
-    shape = (batch, inputs.channels, inputs.height, inputs.width)
-    return torch.randn(shape, dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
