@@ -52,7 +52,7 @@ def merge(path: Path, folder: Path, policy: ModelPolicy, *, seed: int, force: bo
         found = library.inspect(model, policy)
         return found.num_layers, found.dtype
 
-    exports.refuse_used(folder, replace=force)
+    exports.refuse_whole(folder, replace=force)
     recipe = exports.read_recipe(path, facts)
     note, how = "", "lineage"
     if isinstance(recipe, MergeRecipe):

@@ -19,7 +19,7 @@ from evaluators.ctm.measures import examine
 from evaluators.ctm.task import Batch
 from orchestrator import assemble, config
 from orchestrator.exporting.machine_folder import TASK
-from orchestrator.exporting.model_folder import ExportError, refuse_current, refuse_used
+from orchestrator.exporting.model_folder import ExportError, refuse_whole
 from orchestrator.thinking import film, reading, writing
 from orchestrator.thinking.following import examine_attention
 from orchestrator.thinking.larger import examine_larger
@@ -65,8 +65,7 @@ def think(model: Path, subject: Subject, folder: Path, *, force: bool) -> str:
         CheckError: if the machine, the task or the sample cannot be used.
         ExportError: if the folder cannot be written to.
     """
-    refuse_current(folder)
-    refuse_used(folder, replace=force)
+    refuse_whole(folder, replace=force)
     with assemble.about(""):
         _keep_model(model, folder)
         machine = Machine.from_pretrained(model)

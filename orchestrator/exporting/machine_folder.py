@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluators.whole_file import whole_folder
 from orchestrator import config
-from orchestrator.exporting.model_folder import refuse_current, refuse_used
+from orchestrator.exporting.model_folder import refuse_whole
 from orchestrator.settings import CampaignSettings
 from orchestrator.storage.candidates import CandidateRecord
 from workers.ctm.builder import CtmBuilderSettings
@@ -37,8 +37,7 @@ def write(
     Raises:
         ExportError: if the folder holds something already and `replace` is false.
     """
-    refuse_current(folder)
-    refuse_used(folder, replace=replace)
+    refuse_whole(folder, replace=replace)
     # Where an evaluator of the campaign would train it: the weights are those that were scored.
     device = "cpu" if settings.cluster.gpus_per_evaluator == 0 else best_device()
     builder = CtmBuilderSettings().open(device)

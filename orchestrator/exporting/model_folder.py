@@ -28,8 +28,7 @@ def write_folder(
     Raises:
         ExportError: if the folder holds something already and `replace` is false.
     """
-    refuse_current(folder)
-    refuse_used(folder, replace=replace)
+    refuse_whole(folder, replace=replace)
     from workers.export import write_model
 
     with whole_folder(folder) as partial:
@@ -115,14 +114,15 @@ def read_recipe(path: Path, facts: Callable[[str], tuple[int, str]]) -> ModelRec
         ) from error
 
 
-def refuse_current(folder: Path) -> None:
-    """Refuses to put a whole folder in the place of one that this process is in.
+def refuse_whole(folder: Path, *, replace: bool) -> None:
+    """Refuses a folder that a whole one cannot take the place of.
 
     Raises:
-        ExportError: if this process is in the folder.
+        ExportError: if this process is in the folder, it is not empty, or it cannot be made.
     """
     if Path.cwd().is_relative_to(folder.resolve()):
         raise ExportError(f"folder {str(folder)!r} is in use as the current one; name a new one")
+    refuse_used(folder, replace=replace)
 
 
 def refuse_used(folder: Path, *, replace: bool) -> None:

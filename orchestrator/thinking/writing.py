@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.whole_file import whole_folder
-from orchestrator.exporting.model_folder import ExportError, refuse_current, refuse_used
+from orchestrator.exporting.model_folder import ExportError, refuse_whole
 from orchestrator.thinking import film, summary
 from orchestrator.thinking.page import page
 from orchestrator.thinking.record import Thinking
@@ -33,8 +33,7 @@ def write(
         ExportError: if the folder cannot be written to, or holds something already and `replace` is
             false.
     """
-    refuse_current(folder)
-    refuse_used(folder, replace=replace)
+    refuse_whole(folder, replace=replace)
     try:
         with whole_folder(folder) as partial:
             _write_files(thinking, findings, partial)
